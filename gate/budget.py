@@ -1,0 +1,140 @@
+"""Time: `Deadline`, and every default number of seconds in the project.
+
+A deadline is made once, at the edge (an HTTP request, a CLI call, a flight), and passed down; each
+stage takes the smaller of its own limit and what is left. No other module writes a number of
+seconds. The clock is passed in, so that this module, and what is built on it, stays pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+Clock = Callable[[], float]
+"""A clock in seconds. Monotonic for deadlines, wall-clock (Unix time) for what is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment (on `clock`, seconds) after which an answer is of no use any more."""
+
+    at: float
+    clock: Clock
+
+    @classmethod
+    def after(cls, seconds: float, clock: Clock) -> Deadline:
+        """A deadline `seconds` from now."""
+        return cls(clock() + seconds, clock)
+
+    def left(self) -> float:
+        """Seconds left; never negative."""
+        return max(0.0, self.at - self.clock())
+
+    @property
+    def passed(self) -> bool:
+        """True once nothing is left."""
+        return self.clock() >= self.at
+
+    def cap(self, seconds: float) -> Deadline:
+        """The earlier of this deadline and `seconds` from now: a stage limit inside the whole."""
+        return Deadline(min(self.at, self.clock() + seconds), self.clock)
+
+
+# -- one check ------------------------------------------------------------------------------------
+CHECK: Final = 0.8
+"""What a form is made to wait at most, unless the caller says otherwise."""
+CHECK_LEAST: Final = 0.05
+CHECK_MOST: Final = 10.0
+"""Bounds of a caller's `timeout_ms`."""
+ANSWER_RESERVE: Final = 0.005
+"""Kept back from the caller's budget to write the answer in."""
+FLIGHT: Final = 12.0
+"""A flight's own budget: postscreen greets after six seconds, and the person is still typing."""
+CLI_CHECK: Final = 10.0
+"""`gate check` waits longer than a form does: nobody stands before a button."""
+SITEVERIFY_JOIN: Final = 1.0
+"""How long siteverify waits for a flight that is about to land."""
+CHECK_MEMORY: Final = 3600.0
+"""How long `GET /v1/checks/{id}` finds a check."""
+PREFETCH: Final = 5.0
+"""The most that a prefetch may spend in the background."""
+
+# -- DNS ------------------------------------------------------------------------------------------
+DNS_LOOKUP: Final = 4.0
+"""One look-up, all resolvers and retransmissions together."""
+DNS_SHARE: Final = 0.4
+"""The share of a flight that DNS may take (faults.md N19); a fraction, not seconds."""
+DNS_RETRANSMIT: Final = 0.4
+"""A lost datagram is sent again after this."""
+DNS_NEXT_SERVER: Final = 0.15
+"""With several resolvers, the next is asked after this silence."""
+DNS_TCP: Final = 2.0
+"""A TCP exchange after truncation, connect included."""
+DNS_TTL_LEAST: Final = 60.0
+DNS_TTL_MOST: Final = 3600.0
+"""Clamp of positive answers."""
+DNS_NEGATIVE_MOST: Final = 300.0
+DNS_NEGATIVE_DEFAULT: Final = 60.0
+"""NXDOMAIN and NODATA: at most this; this when the answer names no SOA."""
+DNS_FAILURE: Final = 10.0
+"""SERVFAIL and timeouts are remembered no longer."""
+
+# -- SMTP -----------------------------------------------------------------------------------------
+CONNECT: Final = 3.0
+"""One TCP connect."""
+CONNECT_SHARE: Final = 0.3
+"""The share of the dialogue's time a connect may take (faults.md C02); a fraction."""
+HAPPY_EYEBALLS: Final = 0.25
+"""Head start of IPv6 over IPv4 (RFC 8305)."""
+GREETING: Final = 8.0
+"""Postscreen greets after six seconds."""
+COMMAND: Final = 6.0
+"""EHLO, or one pipelined group."""
+TLS_HANDSHAKE: Final = 4.0
+QUIT_LINGER: Final = 0.2
+"""A closed dialogue's socket is aborted after this (faults.md S02)."""
+SLOT_SHARE: Final = 0.2
+"""The share of a dialogue's time that may be spent waiting for a slot; a fraction."""
+COOL_DOWN: Final = 300.0
+COOL_DOWN_MOST: Final = 10_800.0
+"""A destination that refuses us rests; doubling, up to the second figure."""
+GREYLIST_RETRY: Final = 300.0
+GREYLIST_RETRY_LEAST: Final = 60.0
+GREYLIST_RETRY_MOST: Final = 3600.0
+"""When to ask again after greylisting; bounds of what a reply may name."""
+
+# -- memory (architecture.md 6): fresh, then served while a new flight starts behind, then gone ----
+DELIVERABLE_FRESH: Final = 86_400.0
+DELIVERABLE_EXPIRES: Final = 7 * 86_400.0
+UNDELIVERABLE_FRESH: Final = 600.0
+UNDELIVERABLE_EXPIRES: Final = 7200.0
+ACCEPT_ALL_FRESH: Final = 3 * 86_400.0
+ACCEPT_ALL_EXPIRES: Final = 7 * 86_400.0
+CONTROL_EVERY: Final = 86_400.0
+"""At most one control probe a domain in this time."""
+ACCEPTED_LATELY: Final = 86_400.0
+"""How long an accepted recipient vouches that the host tells mailboxes apart."""
+
+# -- tokens ---------------------------------------------------------------------------------------
+TOKEN: Final = 300.0
+TOKEN_SKEW: Final = 5.0
+"""Clocks of two servers may differ by this."""
+IDEMPOTENCY: Final = 600.0
+"""A retry with the same idempotency key gets the first answer this long."""
+
+# -- HTTP -----------------------------------------------------------------------------------------
+HTTP_HEADERS: Final = 5.0
+HTTP_BODY: Final = 5.0
+HTTP_WRITE: Final = 10.0
+HTTP_IDLE: Final = 15.0
+HTTP_STOP: Final = 8.0
+"""Graceful shutdown ends after this."""
+
+# -- store ----------------------------------------------------------------------------------------
+STORE_FLUSH: Final = 0.05
+"""Write-behind: rows wait at most this long for company."""
+STORE_WAIT: Final = 0.1
+"""The store may hold up a check no longer; then it is answered unremembered."""
+STORE_RETRY: Final = 1.0
+"""A store that failed is tried again after this."""

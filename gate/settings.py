@@ -1,0 +1,426 @@
+"""Settings: one typed, frozen tree, read from a TOML file and `GATE_*` environment variables.
+
+What it promises: a key that does not exist, a value of the wrong type, or a choice that would turn
+people away by accident is refused at start with the key's name and what to write instead. Every
+field's description is shown by `gate settings` and must stand in README (a test compares).
+
+Order: `--config FILE`, else `GATE_CONFIG`, else `./gate.toml`, else defaults; on top of that
+`GATE_SECTION__KEY` variables (`GATE_SERVER__PORT=8080`; lists separated by commas).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gate.budget import CHECK, CHECK_LEAST, CHECK_MOST
+from gate.reason import Choice, GateError
+
+IPNetwork = IPv4Network | IPv6Network
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=1)]
+
+OWNER_WARNING = (
+    "would refuse people whenever a check fails for a technical reason; "
+    'write unknown = "allow" (or "warn") and look at siteverify for the late verdict'
+)
+
+
+class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the settings file."""
+
+
+class Server(_Section):
+    """Where the gate listens."""
+
+    host: Annotated[str, Meta(description="address the public listener binds to")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="port of the public listener")] = 8080
+    admin_port: Annotated[
+        Port, Meta(description="loopback port of /metrics; 0 switches the listener off")
+    ] = 8081
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(description="CIDRs of reverse proxies whose X-Forwarded-For is believed"),
+    ] = ()
+    secret: Annotated[
+        str,
+        Meta(
+            description="master key, 32 or more random characters; empty: made once and kept in "
+            "the store"
+        ),
+    ] = ""
+
+
+class Dns(_Section):
+    """How names are looked up."""
+
+    servers: Annotated[
+        tuple[str, ...],
+        Meta(description='resolvers as "ip:port"; empty: those of /etc/resolv.conf'),
+    ] = ()
+
+
+class EgressAddress(_Section):
+    """One source address and the name it greets with."""
+
+    ip: Annotated[str, Meta(description="local source address; empty: the system chooses")] = ""
+    helo: Annotated[
+        str, Meta(description="HELO name of this address; empty: that of [probe]")
+    ] = ""
+
+
+class EgressSettings(_Section):
+    """Which addresses may be dialled, and from where."""
+
+    allow: Annotated[
+        tuple[str, ...],
+        Meta(description="CIDRs dialled although not public, for a lab or an intranet"),
+    ] = ()
+    address: Annotated[
+        tuple[EgressAddress, ...], Meta(description="source addresses: tables of ip and helo")
+    ] = ()
+
+
+class Probe(_Section):
+    """The live SMTP dialogue."""
+
+    enabled: Annotated[bool, Meta(description="false: no mail server is ever asked")] = True
+    helo: Annotated[
+        str, Meta(description="HELO name: an FQDN whose address is the egress address")
+    ] = ""
+    mail_from: Annotated[
+        str, Meta(description="envelope sender: a real mailbox of yours that accepts mail")
+    ] = ""
+    tls: Annotated[
+        Literal["when-required", "always", "never"],
+        Meta(description="when to use STARTTLS: when-required, always, never"),
+    ] = "when-required"
+    budget_ms: Annotated[
+        int,
+        Meta(
+            ge=int(CHECK_LEAST * 1000),
+            le=int(CHECK_MOST * 1000),
+            description="longest time a caller waits when it names no timeout_ms",
+        ),
+    ] = int(CHECK * 1000)
+
+
+class Limits(_Section):
+    """How much the gate takes on."""
+
+    client_per_minute: Annotated[
+        Count, Meta(description="checks a minute of one browser address (IPv6: of one /64)")
+    ] = 60
+    site_per_minute: Annotated[
+        Count, Meta(description="checks a minute of one site by its public key")
+    ] = 6_000
+    secret_per_minute: Annotated[
+        Count, Meta(description="checks a minute of one site by its secret key")
+    ] = 600_000
+    dialogues: Annotated[Count, Meta(description="SMTP dialogues at the same time, in all")] = 256
+    destination_dialogues: Annotated[
+        Count, Meta(description="SMTP dialogues at the same time with one destination")
+    ] = 2
+    connections: Annotated[Count, Meta(description="HTTP connections at the same time")] = 2_048
+    verdicts: Annotated[
+        Count, Meta(description="remembered verdicts held in memory, in front of the store")
+    ] = 200_000
+
+
+class StoreSettings(_Section):
+    """Where verdicts and claims are kept."""
+
+    url: Annotated[
+        str, Meta(description='"sqlite:FILE" (kept across restarts) or "memory:"')
+    ] = "sqlite:gate.db"
+
+
+class SandboxSettings(_Section):
+    """The practice world under .test."""
+
+    enabled: Annotated[
+        bool,
+        Meta(description="answer .test domains from real SMTP servers inside the process"),
+    ] = False
+
+
+class Policy(_Section):
+    """What a site makes of a verdict and of flags; `decide` reads nothing else."""
+
+    undeliverable: Annotated[
+        Choice, Meta(description="proved undeliverable (syntax, domain, refused mailbox)")
+    ] = Choice.BLOCK
+    accept_all: Annotated[Choice, Meta(description="the domain accepts every recipient")] = (
+        Choice.ALLOW
+    )
+    mailbox_full: Annotated[Choice, Meta(description="the mailbox is over quota")] = Choice.WARN
+    unknown: Annotated[
+        Choice, Meta(description='no verdict could be had; "block" is refused at start')
+    ] = Choice.ALLOW
+    disposable: Annotated[Choice, Meta(description="throw-away address services")] = Choice.BLOCK
+    possible_typo: Annotated[Choice, Meta(description="the domain looks like a slip")] = (
+        Choice.WARN
+    )
+    role: Annotated[Choice, Meta(description="info@, admin@, sales@ and the like")] = Choice.ALLOW
+    relay: Annotated[Choice, Meta(description="privacy relays; these people are real")] = (
+        Choice.ALLOW
+    )
+    free: Annotated[Choice, Meta(description="free mailbox providers")] = Choice.ALLOW
+    deny: Annotated[
+        tuple[str, ...], Meta(description="addresses or domains that are always blocked")
+    ] = ()
+    allow: Annotated[
+        tuple[str, ...], Meta(description="addresses or domains that are always let in; wins")
+    ] = ()
+
+
+class Site(_Section):
+    """One site: its keys, its origins, its policy."""
+
+    name: Annotated[str, Meta(description="name of the site, for you and the log")]
+    site_key: Annotated[str, Meta(description="public key (pk_…), may stand in a page")]
+    secret_hash: Annotated[
+        str, Meta(description="SHA-256 of the secret key in hex, as `gate keys new` prints it")
+    ]
+    origins: Annotated[
+        tuple[str, ...], Meta(description='pages that may call: "https://www.example.com"')
+    ] = ()
+    mode: Annotated[
+        Literal["enforce", "observe"],
+        Meta(description="observe: everyone is let in, what would be blocked is logged"),
+    ] = "enforce"
+    reveal: Annotated[
+        Literal["mailbox", "domain"],
+        Meta(description="what a browser may learn: the mailbox verdict, or only the domain's"),
+    ] = "mailbox"
+    policy: Annotated[Policy, Meta(description="what the site makes of verdicts and flags")] = (
+        Policy()
+    )
+
+
+class Settings(_Section):
+    """The whole tree. Frozen: to change a setting, change the file and start again."""
+
+    server: Server = Server()
+    dns: Dns = Dns()
+    egress: EgressSettings = EgressSettings()
+    probe: Probe = Probe()
+    limits: Limits = Limits()
+    store: StoreSettings = StoreSettings()
+    sandbox: SandboxSettings = SandboxSettings()
+    site: tuple[Site, ...] = ()
+
+
+ENV_PREFIX = "GATE_"
+CONFIG_VARIABLE = "GATE_CONFIG"
+DEFAULT_FILE = "gate.toml"
+
+
+def load(config: str | None, environ: Mapping[str, str], *, cwd: Path | None = None) -> Settings:
+    """Settings of `config` (or the first file of the documented order) and the environment.
+
+    Raises `GateError` with the key's name and what to write instead.
+    """
+    path = _config_path(config, environ, cwd or Path())
+    tree = _read(path) if path else {}
+    origin = str(path) if path else "the defaults"
+    for name, value in environ.items():
+        if name.startswith(ENV_PREFIX) and "__" in name:
+            _set(tree, name, value)
+    return parse(tree, origin=origin)
+
+
+def parse(tree: Mapping[str, Any], *, origin: str = "settings") -> Settings:
+    """A plain tree (as read from TOML) as checked `Settings`."""
+    try:
+        settings = msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise GateError(f"{origin}: {_explain(str(error))}") from None
+    for problem in _problems(settings):
+        raise GateError(f"{origin}: {problem}")
+    return settings
+
+
+def _config_path(config: str | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
+    named = config or environ.get(CONFIG_VARIABLE)
+    if named:
+        return cwd / named
+    default = cwd / DEFAULT_FILE
+    return default if default.is_file() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise GateError(
+            f"{path}: cannot be read ({error.strerror}); give --config an existing file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise GateError(f"{path}: is not valid TOML: {error}") from None
+
+
+def _set(tree: dict[str, Any], name: str, value: str) -> None:
+    """Put one `GATE_SECTION__KEY` variable into the tree; the environment wins over the file."""
+    *sections, key = name.removeprefix(ENV_PREFIX).lower().split("__")
+    if len(sections) != 1 or not key:
+        raise GateError(f"{name}: write GATE_SECTION__KEY, as in GATE_SERVER__PORT=8080")
+    (section,) = sections
+    fields = {field.name: field for field in msgspec.structs.fields(Settings)}
+    if section not in fields or section == "site":
+        known = ", ".join(f"GATE_{n.upper()}__…" for n in fields if n != "site")
+        raise GateError(f"{name}: there is no section {section!r}; there is {known}")
+    table = tree.setdefault(section, {})
+    if not isinstance(table, dict):
+        raise GateError(f"{section}: must be a table, written [{section}]")
+    table[key] = _typed(fields[section].type, key, value)
+
+
+def _typed(section: Any, key: str, value: str) -> Any:
+    """A variable's text in the shape its setting has: lists are separated by commas."""
+    for field in msgspec.structs.fields(section):
+        if field.name == key and "tuple" in str(field.type):
+            return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _explain(message: str) -> str:
+    """msgspec's message with the key first and, for an unknown key, the keys that exist."""
+    text, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    if "unknown field" in text:
+        unknown = text.rsplit("`", 2)[-2]
+        known = ", ".join(_keys_at(path))
+        where = f"{path}.{unknown}" if path else unknown
+        return f"{where}: there is no such key; there is {known}"
+    return f"{path or 'settings'}: {text[0].lower()}{text[1:]}"
+
+
+def _keys_at(path: str) -> list[str]:
+    """The keys that exist in the table that `path` (msgspec's notation) names."""
+    at: Any = Settings
+    for part in filter(None, path.replace("[...]", "").split(".")):
+        kind = next((f.type for f in msgspec.structs.fields(at) if f.name == part), at)
+        at = _struct_of(kind) or at
+    return [field.name for field in msgspec.structs.fields(at)]
+
+
+def _struct_of(kind: Any) -> Any:
+    """The section type inside `Annotated[...]` and `tuple[..., ...]`, if there is one."""
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return kind
+    return next(filter(None, map(_struct_of, getattr(kind, "__args__", ()))), None)
+
+
+def _problems(settings: Settings) -> list[str]:
+    """What a type cannot say; each line begins with the key and ends with what to write."""
+    return [
+        *_network_problems(settings),
+        *_identity_problems(settings),
+        *_site_problems(settings.site),
+    ]
+
+
+def _network_problems(settings: Settings) -> list[str]:
+    found = []
+    for key, texts in (
+        ("egress.allow", settings.egress.allow),
+        ("server.trusted_proxies", settings.server.trusted_proxies),
+    ):
+        for text in texts:
+            try:
+                network = ip_network(text)
+            except ValueError as error:
+                found.append(f'{key}: {error}; write a CIDR, as in "10.0.0.0/8"')
+                continue
+            if network.prefixlen == 0:
+                found.append(f"{key}: {text} is every address there is; name the networks you mean")
+    for text in settings.dns.servers:
+        try:
+            server_of(text)
+        except ValueError:
+            found.append(f'dns.servers: {text!r} is no resolver; write "ip:port", "127.0.0.53:53"')
+    for entry in settings.egress.address:
+        try:
+            entry.ip and ip_address(entry.ip)
+        except ValueError:
+            found.append(f"egress.address.ip: {entry.ip!r} is no IP address of this machine")
+    return found
+
+
+def _identity_problems(settings: Settings) -> list[str]:
+    found = []
+    names = [("probe.helo", settings.probe.helo)]
+    names += [("egress.address.helo", entry.helo) for entry in settings.egress.address]
+    for key, name in names:
+        if name and not _is_host_name(name):
+            found.append(f"{key}: {name!r} is no host name; write an FQDN, as in gate.example.com")
+    sender = settings.probe.mail_from
+    local, _, domain = sender.rpartition("@")
+    if sender and not (_is_plain(local) and _is_host_name(domain)):
+        found.append(f"probe.mail_from: {sender!r} is no address; write one of yours")
+    url = settings.store.url
+    if url != "memory:" and not (url.startswith("sqlite:") and len(url) > len("sqlite:")):
+        found.append(f'store.url: {url!r} is not known; write "sqlite:gate.db" or "memory:"')
+    secret = settings.server.secret
+    if secret and len(secret) < 32:
+        found.append("server.secret: is too short to be a secret; write 32 or more random characters")
+    return found
+
+
+def _site_problems(sites: tuple[Site, ...]) -> list[str]:
+    found = []
+    for index, site in enumerate(sites):
+        at = f"site[{index}]"
+        if site.policy.unknown is Choice.BLOCK:
+            found.append(f'{at}.policy.unknown: "block" {OWNER_WARNING}')
+        if not site.site_key.startswith("pk_"):
+            found.append(f"{at}.site_key: must begin with pk_; `gate keys new` makes a pair")
+        digest = site.secret_hash.removeprefix("sha256:")
+        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            found.append(
+                f"{at}.secret_hash: must be the SHA-256 of the secret key, 64 hex digits; "
+                "`gate keys new` prints it"
+            )
+        for origin in site.origins:
+            scheme, _, rest = origin.partition("://")
+            if scheme not in ("http", "https") or not rest or "/" in rest or origin != origin.lower():
+                found.append(f'{at}.origins: {origin!r}; write "https://www.example.com", no path')
+    for key in ("name", "site_key", "secret_hash"):
+        values = [getattr(site, key) for site in sites]
+        if len(set(values)) != len(values):
+            found.append(f"site.{key}: two sites have the same; each needs its own")
+    return found
+
+
+def server_of(text: str) -> tuple[str, int]:
+    """`"ip:port"`, `"[v6]:port"` or a bare address as (address, port). Raises ValueError."""
+    host, separator, port = text.rpartition(":")
+    if not separator or (":" in host and not host.startswith("[")):
+        host, port = text, "53"
+    number = int(port)
+    if not 0 < number < 65536:
+        raise ValueError(text)
+    return str(ip_address(host.strip("[]"))), number
+
+
+def _is_host_name(name: str) -> bool:
+    labels = name.split(".")
+    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
+    return (
+        len(name) <= 253
+        and len(labels) >= 2
+        and all(0 < len(label) <= 63 and not set(label) - allowed for label in labels)
+        and not any(label.startswith("-") or label.endswith("-") for label in labels)
+    )
+
+
+def _is_plain(local: str) -> bool:
+    return 0 < len(local) <= 64 and all("!" <= c <= "~" and c not in '<>()[],;:\\"@' for c in local)
