@@ -10,6 +10,7 @@ Order: `--config FILE`, else `GATE_CONFIG`, else `./gate.toml`, else defaults; o
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -26,7 +27,7 @@ IPNetwork = IPv4Network | IPv6Network
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
 
-OWNER_WARNING = (
+_UNKNOWN_BLOCKED = (
     "would refuse people whenever a check fails for a technical reason; "
     'write unknown = "allow" (or "warn") and look at siteverify for the late verdict'
 )
@@ -36,7 +37,7 @@ class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A table of the settings file."""
 
 
-class Server(_Section):
+class Server(_Section, frozen=True):
     """Where the gate listens."""
 
     host: Annotated[str, Meta(description="address the public listener binds to")] = "127.0.0.1"
@@ -57,7 +58,7 @@ class Server(_Section):
     ] = ""
 
 
-class Dns(_Section):
+class Dns(_Section, frozen=True):
     """How names are looked up."""
 
     servers: Annotated[
@@ -66,16 +67,14 @@ class Dns(_Section):
     ] = ()
 
 
-class EgressAddress(_Section):
+class EgressAddress(_Section, frozen=True):
     """One source address and the name it greets with."""
 
     ip: Annotated[str, Meta(description="local source address; empty: the system chooses")] = ""
-    helo: Annotated[
-        str, Meta(description="HELO name of this address; empty: that of [probe]")
-    ] = ""
+    helo: Annotated[str, Meta(description="HELO name of this address; empty: that of [probe]")] = ""
 
 
-class EgressSettings(_Section):
+class EgressSettings(_Section, frozen=True):
     """Which addresses may be dialled, and from where."""
 
     allow: Annotated[
@@ -87,7 +86,7 @@ class EgressSettings(_Section):
     ] = ()
 
 
-class Probe(_Section):
+class Probe(_Section, frozen=True):
     """The live SMTP dialogue."""
 
     enabled: Annotated[bool, Meta(description="false: no mail server is ever asked")] = True
@@ -111,7 +110,7 @@ class Probe(_Section):
     ] = int(CHECK * 1000)
 
 
-class Limits(_Section):
+class Limits(_Section, frozen=True):
     """How much the gate takes on."""
 
     client_per_minute: Annotated[
@@ -133,15 +132,15 @@ class Limits(_Section):
     ] = 200_000
 
 
-class StoreSettings(_Section):
+class StoreSettings(_Section, frozen=True):
     """Where verdicts and claims are kept."""
 
-    url: Annotated[
-        str, Meta(description='"sqlite:FILE" (kept across restarts) or "memory:"')
-    ] = "sqlite:gate.db"
+    url: Annotated[str, Meta(description='"sqlite:FILE" (kept across restarts) or "memory:"')] = (
+        "sqlite:gate.db"
+    )
 
 
-class SandboxSettings(_Section):
+class SandboxSettings(_Section, frozen=True):
     """The practice world under .test."""
 
     enabled: Annotated[
@@ -150,7 +149,7 @@ class SandboxSettings(_Section):
     ] = False
 
 
-class Policy(_Section):
+class Policy(_Section, frozen=True):
     """What a site makes of a verdict and of flags; `decide` reads nothing else."""
 
     undeliverable: Annotated[
@@ -164,9 +163,7 @@ class Policy(_Section):
         Choice, Meta(description='no verdict could be had; "block" is refused at start')
     ] = Choice.ALLOW
     disposable: Annotated[Choice, Meta(description="throw-away address services")] = Choice.BLOCK
-    possible_typo: Annotated[Choice, Meta(description="the domain looks like a slip")] = (
-        Choice.WARN
-    )
+    possible_typo: Annotated[Choice, Meta(description="the domain looks like a slip")] = Choice.WARN
     role: Annotated[Choice, Meta(description="info@, admin@, sales@ and the like")] = Choice.ALLOW
     relay: Annotated[Choice, Meta(description="privacy relays; these people are real")] = (
         Choice.ALLOW
@@ -180,7 +177,7 @@ class Policy(_Section):
     ] = ()
 
 
-class Site(_Section):
+class Site(_Section, frozen=True):
     """One site: its keys, its origins, its policy."""
 
     name: Annotated[str, Meta(description="name of the site, for you and the log")]
@@ -204,7 +201,7 @@ class Site(_Section):
     )
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """The whole tree. Frozen: to change a setting, change the file and start again."""
 
     server: Server = Server()
@@ -217,6 +214,7 @@ class Settings(_Section):
     site: tuple[Site, ...] = ()
 
 
+_INDEX = re.compile(r"\[[^]]*\]")
 ENV_PREFIX = "GATE_"
 CONFIG_VARIABLE = "GATE_CONFIG"
 DEFAULT_FILE = "gate.toml"
@@ -306,7 +304,7 @@ def _explain(message: str) -> str:
 def _keys_at(path: str) -> list[str]:
     """The keys that exist in the table that `path` (msgspec's notation) names."""
     at: Any = Settings
-    for part in filter(None, path.replace("[...]", "").split(".")):
+    for part in filter(None, _INDEX.sub("", path).split(".")):
         kind = next((f.type for f in msgspec.structs.fields(at) if f.name == part), at)
         at = _struct_of(kind) or at
     return [field.name for field in msgspec.structs.fields(at)]
@@ -371,7 +369,9 @@ def _identity_problems(settings: Settings) -> list[str]:
         found.append(f'store.url: {url!r} is not known; write "sqlite:gate.db" or "memory:"')
     secret = settings.server.secret
     if secret and len(secret) < 32:
-        found.append("server.secret: is too short to be a secret; write 32 or more random characters")
+        found.append(
+            "server.secret: is too short to be a secret; write 32 or more random characters"
+        )
     return found
 
 
@@ -380,7 +380,7 @@ def _site_problems(sites: tuple[Site, ...]) -> list[str]:
     for index, site in enumerate(sites):
         at = f"site[{index}]"
         if site.policy.unknown is Choice.BLOCK:
-            found.append(f'{at}.policy.unknown: "block" {OWNER_WARNING}')
+            found.append(f'{at}.policy.unknown: "block" {_UNKNOWN_BLOCKED}')
         if not site.site_key.startswith("pk_"):
             found.append(f"{at}.site_key: must begin with pk_; `gate keys new` makes a pair")
         digest = site.secret_hash.removeprefix("sha256:")
@@ -391,7 +391,12 @@ def _site_problems(sites: tuple[Site, ...]) -> list[str]:
             )
         for origin in site.origins:
             scheme, _, rest = origin.partition("://")
-            if scheme not in ("http", "https") or not rest or "/" in rest or origin != origin.lower():
+            if (
+                scheme not in ("http", "https")
+                or not rest
+                or "/" in rest
+                or origin != origin.lower()
+            ):
                 found.append(f'{at}.origins: {origin!r}; write "https://www.example.com", no path')
     for key in ("name", "site_key", "secret_hash"):
         values = [getattr(site, key) for site in sites]
