@@ -1,0 +1,423 @@
+"""The one door out: says which IP addresses may be dialled, then dials exactly those.
+
+What it promises: no name is ever handed to the socket layer; every address is classified after
+resolution and the very object that was classified is dialled; the port is 25 or there is no socket;
+the peer is the one that was meant, or the connection is closed. Nothing else in the project opens
+an outbound connection.
+
+Rules
+  1. An address with a zone id is denied, always.
+  2. The operator's list wins over every other denial; it is a list of CIDRs, never "all".
+  3. Addresses of this machine are denied, public ones too (a mail loop, security.md A7).
+  4. The table in `special_addresses.toml` decides the rest; IPv6 outside 2000::/3 is denied whole.
+  5. Denied addresses are dropped before anything is raced.
+
+Bugs: a NAT64 with a prefix of its operator's own choice looks like ordinary global unicast. Name
+such a prefix in the firewall. An interface address that appears after start is noticed only when
+the connection comes back to us, after the handshake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import tomllib
+import zlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Final, TypeVar
+
+from gate.budget import HAPPY_EYEBALLS, Deadline
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+Seam = Callable[[IPAddress, int], tuple[str, int]]
+"""For tests and the sandbox: where a vetted (address, port) really leads, on loopback.
+
+It is asked after the guard has let the address pass. `LookupError` means that nothing answers
+there; to leave an address alone it gives back what it was given.
+"""
+
+SMTP_PORT: Final = 25
+ADDRESSES_MOST: Final = 4
+"""Addresses of one host that are tried, both families together (faults.md N32)."""
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE})
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+
+P = TypeVar("P", bound=asyncio.Protocol)
+D = TypeVar("D", bound=asyncio.DatagramProtocol)
+
+
+class Egress(Enum):
+    """What an address is, and with that whether it may be dialled."""
+
+    PUBLIC = "allow: public"
+    OPERATOR = "allow: operator's list"
+    SANDBOX = "allow: sandbox seam"
+    UNSPECIFIED = "deny: unspecified"
+    LOOPBACK = "deny: loopback"
+    PRIVATE = "deny: private use"
+    SHARED = "deny: carrier-grade NAT"
+    LINK_LOCAL = "deny: link local"
+    ZONED = "deny: zone id"
+    METADATA = "deny: cloud metadata"
+    OWN = "deny: address of this machine"
+    EMBEDDED = "deny: IPv4 inside IPv6"
+    DOCUMENTATION = "deny: documentation"
+    BENCHMARKING = "deny: benchmarking"
+    PROTOCOL = "deny: protocol assignment"
+    ANYCAST = "deny: infrastructure anycast"
+    MULTICAST = "deny: multicast"
+    BROADCAST = "deny: broadcast"
+    RESERVED = "deny: reserved"
+    UNASSIGNED = "deny: not given out"
+
+    @property
+    def allowed(self) -> bool:
+        """True if an address of this class may be dialled."""
+        return self in (Egress.PUBLIC, Egress.OPERATOR, Egress.SANDBOX)
+
+    @property
+    def label(self) -> str:
+        """The class as a metric label: one of a closed set of short words."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialNetwork:
+    """One row of special_addresses.toml."""
+
+    network: IPNetwork
+    egress: Egress
+    name: str
+    source: str
+
+
+@lru_cache(maxsize=1)
+def special_networks() -> tuple[SpecialNetwork, ...]:
+    """The table, longest prefix first: the first row that holds an address gives its class."""
+    path = Path(__file__).with_name("special_addresses.toml")
+    with path.open("rb") as file:
+        rows = tomllib.load(file)["row"]
+    table = (
+        SpecialNetwork(
+            ip_network(row["network"]), Egress[row["class"].upper()], row["name"], row["source"]
+        )
+        for row in rows
+    )
+    return tuple(sorted(table, key=lambda row: row.network.prefixlen, reverse=True))
+
+
+@lru_cache(maxsize=1)
+def _prefixes() -> dict[int, tuple[tuple[int, int, Egress], ...]]:
+    """The table as integers, by IP version: (bits to shift out, the prefix that is left, class)."""
+
+    def shifted(network: IPNetwork) -> tuple[int, int]:
+        shift = network.max_prefixlen - network.prefixlen
+        return shift, int(network.network_address) >> shift
+
+    return {
+        version: tuple(
+            (*shifted(row.network), row.egress)
+            for row in special_networks()
+            if row.network.version == version
+        )
+        for version in (4, 6)
+    }
+
+
+def classify(
+    ip: IPAddress, *, allow: Sequence[IPNetwork] = (), own: Collection[IPAddress] = ()
+) -> Egress:
+    """What `ip` is. `allow`: the operator's CIDRs; `own`: the addresses of this machine."""
+    if ip.version == 6 and ip.scope_id is not None:
+        return Egress.ZONED
+    if any(ip in network for network in allow):
+        return Egress.OPERATOR
+    if ip in own:
+        return Egress.OWN
+    value = int(ip)
+    for shift, prefix, egress in _prefixes()[ip.version]:
+        if value >> shift == prefix:
+            if egress is Egress.PUBLIC and (value >> 32) & 0xFFFFFFFF in _ISATAP:
+                return Egress.EMBEDDED  # RFC 5214, section 6.1: any prefix may hold such a one
+            return egress
+    return Egress.PUBLIC
+
+
+def own_addresses() -> frozenset[IPAddress]:
+    """The addresses of this machine's interfaces, as far as the system tells without a library.
+
+    Linux says it in /proc. Elsewhere the address a packet to the outside would carry is found by
+    connecting a datagram socket, which sends nothing.
+    """
+    found: set[IPAddress] = set()
+    try:
+        lines = Path("/proc/net/fib_trie").read_text(encoding="ascii").splitlines()
+        for before, line in zip(lines, lines[1:], strict=False):
+            if line.strip() == "/32 host LOCAL":
+                found.add(ip_address(before.rpartition(" ")[2]))
+        for line in Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines():
+            found.add(IPv6Address(int(line.split()[0], 16)))
+    except OSError:
+        for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+            try:
+                with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                    sock.connect((target, SMTP_PORT))
+                    found.add(_address_of(sock.getsockname()))
+            except OSError:
+                continue
+    return frozenset(found)
+
+
+class Unroutable(Exception):
+    """Every address is one we refuse to dial; `blocked` says which and why."""
+
+    def __init__(self, blocked: Sequence[tuple[IPAddress, Egress]]) -> None:
+        super().__init__(", ".join(f"{ip} ({egress.value})" for ip, egress in blocked))
+        self.blocked = tuple(blocked)
+
+
+class NoConnect(Exception):
+    """No address could be connected to; the message says how the last one failed."""
+
+
+class Exhausted(NoConnect):
+    """The fault is ours: this process has no descriptor, port or buffer left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source address and the name it greets with. `ip` None: the system chooses."""
+
+    ip: IPAddress | None
+    helo: str
+
+
+class Dialer:
+    """Opens connections to vetted addresses. Holds no connection itself."""
+
+    def __init__(
+        self,
+        *,
+        sources: Sequence[Source],
+        allow: Sequence[IPNetwork] = (),
+        seam: Seam | None = None,
+        seam_addresses: Collection[IPAddress] = (),
+        own: Collection[IPAddress] = (),
+        on_blocked: Callable[[Egress], None] | None = None,
+    ) -> None:
+        """`seam_addresses`: denied ones that are let pass only because `seam` maps them."""
+        self.sources = tuple(sources)
+        self._allow = tuple(allow)
+        self._seam = seam
+        self._seam_addresses = frozenset(seam_addresses) if seam else frozenset()
+        self._own = frozenset(own)
+        self._on_blocked = on_blocked
+
+    def source_for(self, destination: str) -> Source:
+        """The source a destination sticks to: greylisting counts on seeing the same one again."""
+        return self.sources[zlib.crc32(destination.encode()) % len(self.sources)]
+
+    def classify(self, ip: IPAddress) -> Egress:
+        """`classify` with this dialer's lists."""
+        if ip in self._seam_addresses:
+            return Egress.SANDBOX
+        return classify(ip, allow=self._allow, own=self._own)
+
+    def vet(self, addresses: Sequence[IPAddress]) -> list[IPAddress]:
+        """The addresses that may be dialled, in their order. Raises `Unroutable` if none may."""
+        kept, blocked = [], []
+        for ip in addresses:
+            egress = self.classify(ip)
+            if egress.allowed:
+                kept.append(ip)
+                continue
+            blocked.append((ip, egress))
+            if self._on_blocked:
+                self._on_blocked(egress)
+        if not kept:
+            raise Unroutable(blocked)
+        return kept
+
+    async def dial(
+        self,
+        factory: Callable[[], P],
+        addresses: Sequence[IPAddress],
+        *,
+        source: Source,
+        deadline: Deadline,
+        port: int = SMTP_PORT,
+    ) -> tuple[asyncio.Transport, P, IPAddress]:
+        """Connect to the first of `addresses` that answers, and say which it was.
+
+        IPv6 gets a head start over IPv4 if there are both (RFC 8305); within a family the
+        addresses take turns and share the time. Raises `Unroutable`, `NoConnect`, and
+        `ValueError` for another port than 25, before a socket exists.
+        """
+        if port != SMTP_PORT:
+            raise ValueError(f"port {port}: mail servers are dialled on port {SMTP_PORT} only")
+        vetted = self.vet(addresses)
+        lanes = _lanes(
+            [ip for ip in vetted if source.ip is None or ip.version == source.ip.version]
+        )
+        if not lanes:
+            raise NoConnect("no source address of the host's family")
+        if len(lanes) == 1:
+            sock, ip = await self._try(lanes[0], source, deadline)
+        else:
+            sock, ip = await self._race(lanes[0], lanes[1], source, deadline)
+        loop = asyncio.get_running_loop()
+        try:
+            transport, protocol = await loop.create_connection(factory, sock=sock)
+        except OSError as error:
+            raise _no_connect(error) from None
+        return transport, protocol, ip
+
+    async def _race(
+        self, first: list[IPAddress], second: list[IPAddress], source: Source, deadline: Deadline
+    ) -> tuple[socket.socket, IPAddress]:
+        """Two families: the second starts when the first is late or has failed; one wins."""
+        lead = asyncio.create_task(self._try(first, source, deadline))
+        tasks = {lead}
+        try:
+            await asyncio.wait(tasks, timeout=min(HAPPY_EYEBALLS, deadline.left()))
+            if not lead.done() or lead.exception() is not None:
+                tasks.add(asyncio.create_task(self._try(second, source, deadline)))
+            failure: BaseException = NoConnect("timed out")
+            waiting = set(tasks)
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    error = task.exception()
+                    if error is None:
+                        tasks.discard(task)
+                        return task.result()
+                    failure = error
+            raise failure
+        finally:
+            await _abandon(tasks)
+
+    async def _try(
+        self, addresses: list[IPAddress], source: Source, deadline: Deadline
+    ) -> tuple[socket.socket, IPAddress]:
+        """The addresses of one family, one after the other, each with its share of the time."""
+        failure = NoConnect("timed out")
+        for index, ip in enumerate(addresses):
+            share = deadline.left() / (len(addresses) - index)
+            try:
+                async with asyncio.timeout(share):
+                    return await self._connect(ip, source), ip
+            except TimeoutError:
+                failure = NoConnect("timed out")
+            except OSError as error:
+                failure = _no_connect(error)
+            except LookupError:
+                failure = NoConnect("nothing answers there")
+            if isinstance(failure, Exhausted):
+                break
+        raise failure
+
+    async def _connect(self, ip: IPAddress, source: Source) -> socket.socket:
+        """A connected socket to `ip` and nobody else."""
+        target = (str(ip), SMTP_PORT)
+        if self._seam is not None:
+            target = self._seam(ip, SMTP_PORT)
+        meant = ip_address(target[0])
+        family = socket.AF_INET6 if meant.version == 6 else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            if source.ip is not None and source.ip.version == meant.version:
+                sock.bind((str(source.ip), 0))
+            await asyncio.get_running_loop().sock_connect(sock, target)
+            if _address_of(sock.getpeername()) != meant:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "connected to another peer")
+            if self.classify(ip) is Egress.PUBLIC and _address_of(sock.getsockname()) == ip:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "connected to ourselves")
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+async def open_resolver_udp(
+    server: tuple[str, int], factory: Callable[[], D]
+) -> tuple[asyncio.DatagramTransport, D]:
+    """A datagram socket connected to a configured resolver, from a port the kernel picks at random.
+
+    Connected, so that only that resolver's datagrams arrive and its ICMP errors are reported.
+    Raises `OSError`; `ValueError` if the server is not given as an IP address.
+    """
+    ip = ip_address(server[0])
+    family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.connect((str(ip), server[1]))
+        loop = asyncio.get_running_loop()
+        return await loop.create_datagram_endpoint(factory, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def open_resolver_tcp(
+    server: tuple[str, int], factory: Callable[[], P]
+) -> tuple[asyncio.Transport, P]:
+    """A stream to a configured resolver. Raises `OSError`, or `ValueError` for a name.
+
+    The caller bounds it in time; cancelling closes the socket.
+    """
+    ip = ip_address(server[0])
+    family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    loop = asyncio.get_running_loop()
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, (str(ip), server[1]))
+    except BaseException:
+        sock.close()
+        raise
+    return await loop.create_connection(factory, sock=sock)
+
+
+def _lanes(addresses: Sequence[IPAddress]) -> list[list[IPAddress]]:
+    """The addresses by family, IPv6 first, at most ADDRESSES_MOST and balanced between the two."""
+    families = [[ip for ip in addresses if ip.version == version] for version in (6, 4)]
+    lanes = [lane for lane in families if lane]
+    return [lane[: ADDRESSES_MOST // len(lanes)] for lane in lanes]
+
+
+def _address_of(name: tuple[str, int]) -> IPAddress:
+    """The address in a socket name; the kernel writes the zone of link-local ones behind it."""
+    return ip_address(name[0].partition("%")[0])
+
+
+def _no_connect(error: OSError) -> NoConnect:
+    """An operating-system error in our words; whose fault it is shows in the type."""
+    words = os.strerror(error.errno).lower() if error.errno else type(error).__name__
+    return Exhausted(words) if error.errno in _EXHAUSTED else NoConnect(words)
+
+
+async def _abandon(tasks: Collection[asyncio.Task[tuple[socket.socket, IPAddress]]]) -> None:
+    """End connects that lost. One that had connected all the same is closed, even if we are
+    cancelled while waiting here.
+    """
+    for task in tasks:
+        task.add_done_callback(_close_unwanted)
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+def _close_unwanted(task: asyncio.Task[tuple[socket.socket, IPAddress]]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result()[0].close()
