@@ -130,6 +130,16 @@ HTTP_WRITE: Final = 10.0
 HTTP_IDLE: Final = 15.0
 HTTP_STOP: Final = 8.0
 """Graceful shutdown ends after this."""
+HTTP_SWEEP: Final = 0.5
+"""How often connections are looked over for the deadlines above; they are late by at most this."""
+HTTP_PREFLIGHT: Final = 600
+"""A browser need not repeat a CORS preflight for this long."""
+QUOTA_WINDOW: Final = 60.0
+"""The minute of `…_per_minute`."""
+LOG_FLUSH: Final = 0.05
+"""Decision lines wait at most this long and are written together."""
+LOOP_LAG: Final = 0.25
+"""An event loop held up longer than this is logged."""
 
 # -- store ----------------------------------------------------------------------------------------
 STORE_FLUSH: Final = 0.05
@@ -138,3 +148,9 @@ STORE_WAIT: Final = 0.1
 """The store may hold up a check no longer; then it is answered unremembered."""
 STORE_RETRY: Final = 1.0
 """A store that failed is tried again after this."""
+
+# -- the practice world (gate.sandbox, gate.testing) -----------------------------------------------
+PRACTICE_IDLE: Final = 60.0
+"""A practice mail server drops a client that has said nothing for so long."""
+PRACTICE_GREYLIST: Final = 5.0
+"""The sandbox's greylisting clears after this: long enough to see, short enough to wait for."""
