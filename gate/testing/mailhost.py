@@ -12,13 +12,11 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 from gate.budget import PRACTICE_IDLE, Clock
 from gate.testing.wire import Connection, SmtpListener, server_context
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
 SLOW = "slow-"
 """`slow-1500@…` is a mailbox whose RCPT takes 1500 ms to be answered."""
 SLOWEST_MS = 60_000
@@ -44,8 +42,8 @@ class HostRules:
     disabled: Collection[str] = ()
     domains: Collection[str] = ()
     accept_all: bool = False
-    mailboxes: Mapping[str, str] = NOTHING
-    answers: Mapping[str, str] = NOTHING
+    mailboxes: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, str] = field(default_factory=dict)
     greylist: float = 0.0
     greylist_unknown: bool = False
     round_trip: float = 0.0
@@ -130,12 +128,10 @@ class MailHost(SmtpListener):
         return over
 
     async def _be_slow(self, session: _Session, argument: str) -> None:
-        local = _local(_path(argument))
-        if not local.startswith(SLOW) or not local.removeprefix(SLOW).isdecimal():
-            return
-        await self._write(session.connection, session.out)
-        session.out = []
-        await asyncio.sleep(min(int(local.removeprefix(SLOW)), SLOWEST_MS) / 1000)
+        if milliseconds := _slowness(_local(_path(argument))):
+            await self._write(session.connection, session.out)
+            session.out = []
+            await asyncio.sleep(milliseconds / 1000)
 
     async def _write(self, connection: Connection, replies: list[str]) -> None:
         if replies:
@@ -203,7 +199,7 @@ class MailHost(SmtpListener):
             return rules.answers["rcpt"]
         if rules.domains and address.rpartition("@")[2].lower() not in rules.domains:
             return "554 5.7.1 relay access denied"
-        known = rules.accept_all or local.startswith(SLOW) or local in rules.users
+        known = rules.accept_all or local in rules.users or _slowness(local) > 0
         if rules.greylist and (known or rules.greylist_unknown):
             if left := self._greylist(session, address):
                 return f"451 4.7.1 Greylisted, please try again in {left} seconds"
@@ -237,3 +233,11 @@ def _path(argument: str) -> str:
 def _local(address: str) -> str:
     """The local part without tag and case, as this host names its mailboxes."""
     return address.rpartition("@")[0].partition("+")[0].lower()
+
+
+def _slowness(local: str) -> int:
+    """Milliseconds that `slow-1500` takes to be answered; 0 for every other local part."""
+    count = local.removeprefix(SLOW)
+    if count == local or not (count.isascii() and count.isdecimal() and len(count) <= 5):
+        return 0
+    return min(int(count), SLOWEST_MS)
