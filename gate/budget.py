@@ -79,6 +79,14 @@ DNS_NEGATIVE_DEFAULT: Final = 60.0
 """NXDOMAIN and NODATA: at most this; this when the answer names no SOA."""
 DNS_FAILURE: Final = 10.0
 """SERVFAIL and timeouts are remembered no longer."""
+DNS_FAMILY_DELAY: Final = 0.05
+"""A host whose first address family answered waits this long for the other (RFC 8305 section 3)."""
+DNS_PREFERRED: Final = 1.0
+"""A usable MX host waits this long for the addresses of a more preferred one."""
+DNS_SERVER_REST: Final = 1.0
+"""A resolver that refuses datagrams is left alone this long, then tried with one question."""
+DNS_SERVER_SLOW: Final = 10.0
+"""A resolver that another one had to stand in for is asked last for this long."""
 
 # -- SMTP -----------------------------------------------------------------------------------------
 CONNECT: Final = 3.0
@@ -136,6 +144,8 @@ HTTP_PREFLIGHT: Final = 600
 """A browser need not repeat a CORS preflight for this long."""
 QUOTA_WINDOW: Final = 60.0
 """The minute of `…_per_minute`."""
+TEST_KEY_DELAY: Final = 0.8
+"""What the test key `always_unknown` makes its caller wait."""
 LOG_FLUSH: Final = 0.05
 """Decision lines wait at most this long and are written together."""
 LOOP_LAG: Final = 0.25
@@ -154,3 +164,5 @@ PRACTICE_IDLE: Final = 60.0
 """A practice mail server drops a client that has said nothing for so long."""
 PRACTICE_GREYLIST: Final = 5.0
 """The sandbox's greylisting clears after this: long enough to see, short enough to wait for."""
+LEAK_GRACE: Final = 0.2
+"""A socket or thread that closes this soon after its test is no leak."""
