@@ -239,7 +239,12 @@ def _bad_local_position(local: str) -> int:
 
 
 def _domain_forms(typed: str) -> tuple[str, str] | None:
-    """A domain as it goes on the wire and as it is read (UTS-46 non-transitional, IDNA 2008)."""
+    """A domain as it goes on the wire and as it is read (UTS-46 non-transitional, IDNA 2008).
+
+    UTS-46 would drop soft hyphens and joiners unseen; a name that holds any is not what it seems.
+    """
+    if any(unicodedata.category(character)[0] in "CZ" for character in typed):
+        return None
     try:
         domain = idna.encode(typed, uts46=True, std3_rules=True).decode("ascii").lower()
         shown = idna.decode(domain)

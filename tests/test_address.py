@@ -161,6 +161,8 @@ REFUSED = {
     "combining mark first": ("a@\u0301b.test", 2, "domain"),
     "mark behind at": ("a@\u0338b.test", 2, "domain"),
     "mark first in local": ("\u0301a@b.test", 0, "local_part"),
+    "soft hyphen in domain": ("a@exam\u00adple.test", 2, "domain"),
+    "non-joiner in domain": ("a@نامه\u200cای.test", 2, "domain"),
     "joiner out of context": ("a@b\u200dc.test", 2, "domain"),
     "right-to-left mixed": ("a@\u05d0a.test", 2, "domain"),
     # B1: injection
