@@ -1,0 +1,245 @@
+"""The route of mail to a domain: MX, null MX, implicit MX.
+
+What it promises: `route` never raises for what resolvers and zones do. A route without hosts says
+why, and says that a domain *cannot* receive mail (`invalid_domain`, `no_mx`, `null_mx`) only where
+that is proven: NXDOMAIN confirmed by a second question, or nothing in either address family of
+every host. Whatever could not be looked up is `dns_error`.
+
+Rules
+  1. Absolute names only, as A-labels; names that are never public are not asked for at all.
+  2. At most HOSTS_MOST mail hosts are looked up, with at most `ask.QUESTIONS` questions a route.
+  3. A domain with MX records is never reached by its own address (RFC 5321 section 5.1).
+  4. A route is ready when what matters is there: a usable host does not wait long for the rest.
+  5. Nothing is remembered beyond its TTL or the bounds of budget.py; TTL 0 serves only those who
+     wait right now. An incomplete route is remembered as briefly as a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Final
+
+import dns.exception
+import dns.resolver
+from msgspec import Struct
+
+from gate.budget import DNS_FAILURE, Clock, Deadline
+from gate.dns.answers import Answer, Answers, Memory, Shared
+from gate.dns.ask import Allowance, ServerAddress
+from gate.dns.hosts import Hosts, MxHost
+from gate.dns.wire import AAAA, MX, A, Kind, encode
+from gate.egress import classify, own_addresses
+from gate.reason import GateError, Reason
+
+HOSTS_MOST: Final = 4
+"""MX names looked up (security.md A10)."""
+
+DNS_PORT: Final = 53
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+_CANARY_ZONES = ("com", "net", "org")
+
+
+class MailRoute(Struct, frozen=True, gc=False):
+    """Where mail for `domain` goes; times are on the resolver's clock.
+
+    gc=False: thousands are remembered, and none can be part of a cycle.
+    """
+
+    domain: str
+    hosts: tuple[MxHost, ...]
+    """In the order to try them; empty if there is a `failure`."""
+    implicit: bool
+    """The domain has no MX and is its own mail host."""
+    null: bool
+    failure: Reason | None
+    detail: str
+    """A short code: `nxdomain`, `servfail`, `timeout`, `nonzero_pref`, `not_public` …; or empty."""
+    found_at: float
+    expires: float
+    others: tuple[str, ...] = ()
+    """Names of further MX hosts that were not looked up."""
+
+    @property
+    def mx_names(self) -> tuple[str, ...]:
+        """All MX names, sorted."""
+        return tuple(sorted([*(host.name for host in self.hosts), *self.others]))
+
+    @property
+    def destination(self) -> str:
+        """Names the set of hosts, whatever their order today: what throttling hangs on."""
+        return " ".join(self.mx_names) or self.domain
+
+
+class Resolver:
+    """Finds routes and remembers them. Made inside the event loop that uses it."""
+
+    def __init__(
+        self,
+        servers: Sequence[ServerAddress],
+        *,
+        stubs: Mapping[str, Sequence[ServerAddress]] | None = None,
+        private_names: bool = False,
+        clock: Clock,
+        random: Random,
+        cache_size: int = 20_000,
+        ipv6: bool | None = None,
+    ) -> None:
+        """`stubs`: zones with servers of their own, "test" for all of .test. `private_names`:
+        names like .internal may be asked for. `ipv6`: routes wait for IPv6 addresses; None: if
+        this machine has one itself, or private names are in use.
+        """
+        self._answers = Answers(
+            servers,
+            stubs=stubs or {},
+            private_names=private_names,
+            clock=clock,
+            random=random,
+            size=cache_size,
+        )
+        self._clock = clock
+        self._random = random
+        self._routes: Memory[MailRoute] = Memory(cache_size)
+        self._running: Shared[str, MailRoute] = Shared()
+        if ipv6 is None:
+            ipv6 = private_names or _has_ipv6()
+        self._families = (A, AAAA) if ipv6 else (A,)
+
+    @property
+    def healthy(self) -> bool:
+        """False while nobody listens at any of the configured resolvers."""
+        return self._answers.healthy
+
+    def cached(self, domain: str) -> MailRoute | None:
+        """The remembered route, if it is fresh."""
+        route = self._routes.get(domain)
+        return route if route is not None and self._clock() < route.expires else None
+
+    async def route(self, domain: str, deadline: Deadline) -> MailRoute:
+        """The route of a canonical domain (lower-case A-labels), within `deadline`.
+
+        Callers for one domain share one look-up, which goes on as long as any of them waits.
+        Raises `GateError` for a domain that is not in canonical form.
+        """
+        known = self.cached(domain)
+        if known is not None:
+            return known
+        encode(domain)
+        if not self._answers.may_ask(domain):
+            return self._without(domain, Reason.INVALID_DOMAIN, "not_public")
+        if deadline.passed:
+            return self._without(domain, Reason.DNS_ERROR, "timeout")
+        found = await self._running.join(domain, lambda: self._find(domain), deadline.left())
+        return found or self._without(domain, Reason.DNS_ERROR, "timeout")
+
+    async def invents_names(self, deadline: Deadline) -> bool | None:
+        """True if the resolvers give addresses to names that nobody has; None: not determined.
+
+        Such a resolver makes every mistyped domain look like one with a mail host (faults.md N43).
+        """
+        allowance = Allowance()
+        names = [
+            f"{''.join(self._random.choices(_ALPHABET, k=20))}.{zone}" for zone in _CANARY_ZONES
+        ]
+        try:
+            async with asyncio.timeout(deadline.left()):
+                answers = [await self._answers.ask(name, A, allowance) for name in names]
+        except TimeoutError:
+            return None
+        if any(answer.kind is Kind.FOUND for answer in answers):
+            return True
+        return None if any(answer.kind is Kind.FAILED for answer in answers) else False
+
+    async def close(self) -> None:
+        """End what is under way; those who wait get `dns_error`."""
+        await self._running.close()
+        await self._answers.close()
+
+    async def _find(self, domain: str) -> MailRoute:
+        allowance = Allowance()
+        mx = await self._answers.ask(domain, MX, allowance)
+        if mx.kind is Kind.FAILED:
+            route = self._without(domain, Reason.DNS_ERROR, mx.detail, mx.expires)
+        elif mx.kind is Kind.NXDOMAIN:
+            route = await self._confirm(domain, mx, allowance)
+        elif mx.kind is Kind.NODATA:
+            route = await self._implicit(domain, mx, allowance)
+        else:
+            route = await self._explicit(domain, mx, allowance)
+        if route.expires > self._clock():
+            self._routes[domain] = route
+        return route
+
+    async def _confirm(self, domain: str, mx: Answer, allowance: Allowance) -> MailRoute:
+        """NXDOMAIN is believed when a question for another type gets it too (faults.md N03)."""
+        a = await self._answers.ask(domain, A, allowance)
+        expires = min(mx.expires, a.expires)
+        if a.kind is Kind.NXDOMAIN:
+            return self._without(domain, Reason.INVALID_DOMAIN, "nxdomain", expires)
+        expires = min(expires, self._clock() + DNS_FAILURE)
+        return self._without(domain, Reason.DNS_ERROR, a.detail or "contradiction", expires)
+
+    async def _implicit(self, domain: str, mx: Answer, allowance: Allowance) -> MailRoute:
+        hosts = Hosts([(0, domain)], self._families)
+        await hosts.look_up(self._answers, allowance, self._clock)
+        expires = min(mx.expires, hosts.expires)
+        if hosts.any_addresses:
+            now = self._clock()
+            return MailRoute(domain, hosts.found(), True, False, None, "", now, expires)
+        if hosts.trouble:
+            return self._without(domain, Reason.DNS_ERROR, hosts.trouble, expires)
+        return self._without(domain, Reason.NO_MX, "no_address", expires)
+
+    async def _explicit(self, domain: str, mx: Answer, allowance: Allowance) -> MailRoute:
+        usable = [target for target in mx.exchanges if self._answers.may_ask(target[1])]
+        unusable = mx.unusable or len(usable) < len(mx.exchanges)
+        if not usable and unusable:
+            expires = min(mx.expires, self._clock() + DNS_FAILURE)
+            return self._without(domain, Reason.DNS_ERROR, "unusable_mx", expires)
+        if not usable:
+            detail = "nonzero_pref" if mx.null else ""
+            return self._without(domain, Reason.NULL_MX, detail, mx.expires)
+        self._random.shuffle(usable)
+        usable.sort(key=lambda target: target[0])
+        hosts = Hosts(usable[:HOSTS_MOST], self._families)
+        others = tuple(name for _, name in usable[HOSTS_MOST:])
+        await hosts.look_up(self._answers, allowance, self._clock)
+        expires = min(mx.expires, hosts.expires)
+        if hosts.any_addresses:
+            now = self._clock()
+            return MailRoute(domain, hosts.found(), False, False, None, "", now, expires, others)
+        if hosts.trouble or others or unusable:
+            expires = min(expires, self._clock() + DNS_FAILURE)
+            detail = hosts.trouble or "unproven"
+            return self._without(domain, Reason.DNS_ERROR, detail, expires)
+        return self._without(domain, Reason.NO_MX, "mx_without_address", expires)
+
+    def _without(
+        self, domain: str, failure: Reason, detail: str, expires: float = 0.0
+    ) -> MailRoute:
+        """A route that leads nowhere; with no `expires` it is not remembered."""
+        now = self._clock()
+        null = failure is Reason.NULL_MX
+        return MailRoute(domain, (), False, null, failure, detail, now, max(now, expires))
+
+
+def _has_ipv6() -> bool:
+    """True if an address of this machine is one that the internet can answer to."""
+    return any(ip.version == 6 and classify(ip).allowed for ip in own_addresses())
+
+
+def system_servers() -> list[ServerAddress]:
+    """The resolvers of this machine (/etc/resolv.conf); its search list plays no part.
+
+    Raises `GateError` if none is named there.
+    """
+    try:
+        named = dns.resolver.Resolver().nameservers
+    except dns.exception.DNSException:
+        named = []
+    servers = [(str(server), DNS_PORT) for server in named]
+    if not servers:
+        raise GateError('no resolver is configured on this machine; set dns.servers = ["ip:53"]')
+    return servers
