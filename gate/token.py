@@ -1,0 +1,160 @@
+"""Tokens: what the gate told a browser, sealed so that the site's server can believe it.
+
+A token is `v1.<kid>.<payload>.<seal>`, each but the first unpadded URL-safe base64. `kid` names the
+key: the site. The payload can be read by anybody and holds no address, only its keyed hash. The
+seal is HMAC-SHA-256 over everything before it.
+
+Rules:
+
+1. One master key; every use has a key of its own (HKDF, RFC 5869), bound to site and purpose, so
+   that nothing sealed for one site or purpose means anything elsewhere.
+2. The seal is checked before anything in the payload is looked at, and one fault covers every kind
+   of forgery: nobody learns how far a guess came.
+3. There is one algorithm and no field to choose another.
+
+Bugs: there is one master key at a time; to change it spoils the tokens of the last five minutes and
+whatever was remembered.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from gate.budget import TOKEN_SKEW
+
+VERSION: Final = "v1"
+MAX_TOKEN: Final = 4096
+"""Characters. Turnstile's tokens may have 2,048; ours also carry the site's own `cdata`."""
+HASH_OCTETS: Final = 16
+"""128 bits of an address's keyed hash: no two addresses of one site meet by chance."""
+_SEAL_CHARACTERS: Final = 43
+"""32 octets in unpadded base64."""
+_REMEMBERED_KEYS: Final = 1024
+"""Derived keys kept: a few for each site."""
+
+
+class Claims(Struct, frozen=True, array_like=True, gc=False):
+    """What a token says. Times are Unix seconds."""
+
+    site: str
+    check: str
+    """The check's id, under which a later verdict is found."""
+    address: bytes
+    """`Keys.address_hash` of the address that was checked; never the address."""
+    hostname: str
+    action: str
+    cdata: str
+    issued: float
+    expires: float
+    result: str
+    reason: str
+    decision: str
+    env: str
+    """"live" or "test": a test key's token never passes for a real one."""
+
+
+class TokenFault(StrEnum):
+    """Why a token is refused."""
+
+    INVALID = "invalid"
+    """Not sealed by us for its site, or made in the future."""
+    EXPIRED = "expired"
+
+
+class Keys:
+    """Every key of the gate, derived from one master key of 32 octets."""
+
+    def __init__(self, master: bytes) -> None:
+        self._master = master
+        self._derived: dict[tuple[str, str], bytes] = {}
+
+    def derive(self, site: str, purpose: str) -> bytes:
+        """The 32-octet key of one site ("" for none) and purpose. Always the same for the same."""
+        key = self._derived.get((site, purpose))
+        if key is None:
+            if len(self._derived) >= _REMEMBERED_KEYS:
+                self._derived.clear()
+            key = self._derived[site, purpose] = self.derive_anew(site, purpose)
+        return key
+
+    def derive_anew(self, site: str, purpose: str) -> bytes:
+        """The same key, worked out each time: an unknown site costs what a known one does."""
+        info = b"".join(_prefixed(part) for part in ("signup-gate", "site", site, purpose, VERSION))
+        extracted = hmac.digest(b"signup-gate", self._master, "sha256")
+        return hmac.digest(extracted, info + b"\x01", "sha256")
+
+    def address_hash(self, site: str, exact: str) -> bytes:
+        """The keyed hash that stands for `Address.exact` at one site wherever it is kept.
+
+        Still personal data, being a pseudonym; worthless without the master key.
+        """
+        key = self.derive(site, "address")
+        return hmac.digest(key, exact.encode("utf-8", "surrogatepass"), "sha256")[:HASH_OCTETS]
+
+
+def mint(keys: Keys, claims: Claims) -> str:
+    """A token that says `claims`. Some three microseconds."""
+    body = f"{VERSION}.{_encode(claims.site.encode())}.{_encode(_pack(claims))}"
+    seal = hmac.digest(keys.derive(claims.site, "token"), body.encode(), "sha256")
+    return f"{body}.{_encode(seal)}"
+
+
+def open_token(keys: Keys, text: str, now: float) -> Claims | TokenFault:
+    """What a token says, if it was sealed by us and has not expired. Never raises.
+
+    `now` is Unix time. Whether it was spent already, and whether its site is the caller's, is the
+    caller's to ask.
+    """
+    parts = text.split(".") if len(text) <= MAX_TOKEN and text.isascii() else []
+    if len(parts) != 4 or parts[0] != VERSION or len(parts[3]) != _SEAL_CHARACTERS:
+        return TokenFault.INVALID
+    kid, payload, seal = map(_decode, parts[1:])
+    site = _text(kid)
+    body = text[: -_SEAL_CHARACTERS - 1].encode()
+    expected = hmac.digest(keys.derive_anew(site or "", "token"), body, "sha256")
+    if not hmac.compare_digest(expected, seal or bytes(32)) or site is None or payload is None:
+        return TokenFault.INVALID
+    try:
+        claims = _unpack(payload)
+    except msgspec.DecodeError:
+        return TokenFault.INVALID
+    if claims.site != site or claims.issued > now + TOKEN_SKEW:
+        return TokenFault.INVALID
+    return TokenFault.EXPIRED if now > claims.expires + TOKEN_SKEW else claims
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Claims).decode
+
+
+def _prefixed(part: str) -> bytes:
+    """A field with its length in front, so that no two lists of fields run together alike."""
+    octets = part.encode("utf-8", "surrogatepass")
+    return len(octets).to_bytes(4, "big") + octets
+
+
+def _encode(octets: bytes) -> str:
+    return urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes | None:
+    """Octets of unpadded URL-safe base64 in its one canonical spelling; None for anything else."""
+    try:
+        octets = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (Base64Error, ValueError):
+        return None
+    return octets if _encode(octets) == text else None
+
+
+def _text(octets: bytes | None) -> str | None:
+    try:
+        return None if octets is None else octets.decode()
+    except UnicodeDecodeError:
+        return None
