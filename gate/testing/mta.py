@@ -84,11 +84,12 @@ class ScriptedMta(SmtpListener):
         host: str = "127.0.0.1",
         port: int = 0,
         pace: float = 1.0,
+        history: int = 10_000,
         strict: bool = True,
     ) -> None:
         self._scripts = parse_transcript(script)
         refuse = [step.verb for step in self._scripts[0]] == ["refuse"]
-        super().__init__(host=host, port=port, strict=strict, refuse=refuse)
+        super().__init__(host=host, port=port, history=history, strict=strict, refuse=refuse)
         self._pace = pace
 
     async def talk(self, connection: Connection) -> None:
