@@ -1,0 +1,455 @@
+"""One check: remembered facts first, then a flight that outlives its callers.
+
+What it promises: `check` never raises for anything a stranger types, resolves to or answers; it
+returns within the deadline it is given; and a flight that its callers left lands anyway and is
+remembered. One address has at most one flight a site, however many ask.
+
+The layers run in order of cost: syntax, the operator's lists, flags, remembered verdict,
+remembered facts of the domain, then DNS and the dialogue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from cachetools import TTLCache
+
+from gate import address as addresses
+from gate import flags as flagging
+from gate import policy, typo
+from gate.address import Address, Fault
+from gate.answer import Answer, Cached
+from gate.budget import CHECK_MEMORY, DNS_SHARE, FLIGHT, PREFETCH, Clock, Deadline
+from gate.dns import MailRoute, Resolver
+from gate.flags import Flags
+from gate.memory import AcceptAll, Memory, Remembered
+from gate.reason import Flag, Reason, Result
+from gate.settings import Site
+from gate.smtp.probe import Finding, Prober
+from gate.smtp.provider import provider_of
+from gate.trace import Trace
+from gate.verdict import Evidence, Verdict, judge, mailbox_exists
+
+log = logging.getLogger("gate.checker")
+
+KEPT_CHECKS = 20_000
+"""Answers that `GET /v1/checks/{id}` can still find; the oldest go first."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Known:
+    """What one check, or the flight it joined, has learned so far.
+
+    Ages are in seconds. `stale`: remembered, and past the age at which a new flight starts behind.
+    """
+
+    verdict: Verdict
+    route: MailRoute | None = None
+    route_age: float | None = None
+    finding: Finding | None = None
+    accept_all: AcceptAll | None = None
+    remembered: Remembered | None = None
+    mailbox_age: float | None = None
+    stale: bool = False
+
+
+@dataclass(slots=True)
+class Flight:
+    """The one running investigation of one address. `trace` belongs to whoever started it."""
+
+    task: asyncio.Task[Known]
+    trace: Trace
+    route: MailRoute | None = field(default=None)
+
+
+class Checker:
+    """Answers `check`; owns the flights."""
+
+    def __init__(
+        self,
+        *,
+        resolver: Resolver,
+        prober: Prober,
+        memory: Memory,
+        control_of: Callable[[str], str],
+        may_probe: Callable[[str], bool],
+        clock: Clock,
+        wall: Clock,
+    ) -> None:
+        self._resolver = resolver
+        self._prober = prober
+        self._memory = memory
+        self._control_of = control_of
+        self._may_probe = may_probe
+        self._clock = clock
+        self._wall = wall
+        self._flights: dict[tuple[str, str], Flight] = {}
+        self._background: set[asyncio.Task[object]] = set()
+        self._answers: TTLCache[str, tuple[Site, Answer]] = TTLCache(
+            KEPT_CHECKS, CHECK_MEMORY, timer=clock
+        )
+
+    @property
+    def flights(self) -> int:
+        """Investigations under way."""
+        return len(self._flights)
+
+    async def check(
+        self,
+        email: str,
+        *,
+        site: Site,
+        deadline: Deadline,
+        max_age: float | None = None,
+        trace: Trace | None = None,
+    ) -> Answer:
+        """The answer about `email` for `site`, before `deadline`.
+
+        `max_age` (seconds): a remembered verdict older than this is looked up again. A fault of
+        our own is `unknown/unexpected_error`; only cancellation of the caller passes through.
+        """
+        started = self._clock()
+        trace = trace or Trace(self._clock, on=False)
+        parsed = addresses.parse(email)
+        try:
+            if isinstance(parsed, Fault):
+                known = self._said(Reason.INVALID_EMAIL)
+            else:
+                known = await self._known(parsed, site, deadline, max_age, trace)
+        except Exception:
+            log.exception("a check failed for a reason of our own")
+            known = self._said(Reason.UNEXPECTED_ERROR)
+        answer = self._answer(f"chk_{secrets.token_hex(16)}", email, parsed, site, known, trace)
+        budget = deadline.at - started
+        answer = replace(
+            answer,
+            duration_ms=round((self._clock() - started) * 1000),
+            budget_ms=round(budget * 1000),
+        )
+        self._answers[answer.id] = site, answer
+        return answer
+
+    async def prefetch(self, domain: str) -> None:
+        """Look the domain's route up, so that the check to come finds it remembered."""
+        parsed = addresses.parse(f"postmaster@{domain}")
+        if isinstance(parsed, Address) and typo.known_slip(parsed.domain) is None:
+            await self._resolver.route(parsed.domain, Deadline.after(PREFETCH, self._clock))
+
+    def find(self, check_id: str, site: Site) -> Answer | None:
+        """The answer once given under `check_id`, if it is this site's and not yet forgotten."""
+        owner, answer = self._answers.get(check_id, (None, None))
+        return answer if owner is not None and owner.name == site.name else None
+
+    async def latest(self, check_id: str, site: Site, *, wait: float) -> Answer | None:
+        """Today's answer for an earlier check: the late verdict, if it has landed by now.
+
+        Joins a flight that is still under way for up to `wait` seconds.
+        """
+        answer = self.find(check_id, site)
+        if answer is None or answer.address is None or answer.verdict.final:
+            return answer
+        newer = await self.newest(answer.address, site, wait=wait)
+        if newer is None:
+            return answer
+        again = self._answer(
+            check_id, answer.email, answer.address, site, newer, Trace(self._clock, on=False)
+        )
+        again = replace(again, duration_ms=answer.duration_ms, budget_ms=answer.budget_ms)
+        self._answers[check_id] = site, again
+        return again
+
+    async def newest(self, address: Address, site: Site, *, wait: float) -> Known | None:
+        """What is known of an address by now, without starting anything; None if nothing new."""
+        flight = self._flights.get((site.name, address.exact))
+        if flight is not None:
+            await asyncio.wait({flight.task}, timeout=wait)
+            if flight.task.done() and not flight.task.cancelled():
+                known = flight.task.result()
+                return known if known.verdict.final else None
+        return await self._from_memory(address, site, None, Trace(self._clock, on=False))
+
+    async def close(self) -> None:
+        """End every flight; nothing of them is remembered that was not proved."""
+        tasks = [flight.task for flight in self._flights.values()] + list(self._background)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- layers, in order of cost ------------------------------------------------------------------
+
+    async def _known(
+        self, address: Address, site: Site, deadline: Deadline, max_age: float | None, trace: Trace
+    ) -> Known:
+        trace.step("syntax")
+        if policy.match(address.exact, address.domain, site.policy) is Flag.BLOCKED_BY_RULE:
+            return self._said(Reason.PROBE_OFF)
+        found = await self._from_memory(address, site, max_age, trace)
+        if found is not None:
+            if found.stale:
+                self._depart(address, site, trace)
+            return found
+        flight = self._depart(address, site, trace)
+        await asyncio.wait({flight.task}, timeout=deadline.left())
+        if flight.task.done() and not flight.task.cancelled():
+            return flight.task.result()
+        trace.step("deadline", "the flight goes on")
+        late = self._said(Reason.TIMEOUT)
+        late.route = flight.route
+        return late
+
+    async def _from_memory(
+        self, address: Address, site: Site, max_age: float | None, trace: Trace
+    ) -> Known | None:
+        """An answer without a dialogue, if the remembered facts give one."""
+        now = self._wall()
+        limit = float("inf") if max_age is None else max_age
+        remembered = await self._memory.verdict(site.name, address)
+        if remembered is not None and remembered.age(now) <= limit:
+            trace.step("memory", remembered.reason)
+            known = self._said(remembered.reason, remembered.found_at)
+            known.remembered, known.mailbox_age = remembered, remembered.age(now)
+            known.stale = not remembered.fresh(now)
+            known.route, known.route_age = self._cached_route(address.domain)
+            if remembered.reason is Reason.ACCEPTED_EMAIL:
+                known.accept_all = AcceptAll(False, remembered.age(now))
+            return known
+        domain = await self._memory.accept_all(address.domain)
+        if domain is not None and domain.known and domain.age <= limit:
+            trace.step("memory", Reason.ACCEPT_ALL)
+            known = self._said(Reason.ACCEPT_ALL, now - domain.age)
+            known.accept_all, known.stale = domain, not domain.fresh
+            known.route, known.route_age = self._cached_route(address.domain)
+            return known
+        return None
+
+    def _cached_route(self, domain: str) -> tuple[MailRoute | None, float | None]:
+        route = self._resolver.cached(domain)
+        return route, None if route is None else max(0.0, self._clock() - route.found_at)
+
+    # -- flights -----------------------------------------------------------------------------------
+
+    def _depart(self, address: Address, site: Site, trace: Trace) -> Flight:
+        """The flight of an address: the one under way, or a new one."""
+        key = (site.name, address.exact)
+        flight = self._flights.get(key)
+        if flight is None:
+            deadline = Deadline.after(FLIGHT, self._clock)
+            flight = Flight(asyncio.Future(), trace)  # type: ignore[arg-type]
+            flight.task = asyncio.create_task(self._fly(address, site, deadline, flight))
+            self._flights[key] = flight
+            flight.task.add_done_callback(lambda _task: self._flights.pop(key, None))
+        return flight
+
+    async def _fly(self, address: Address, site: Site, deadline: Deadline, flight: Flight) -> Known:
+        """The whole investigation of one address; what it proves is remembered."""
+        try:
+            return await self._investigate(address, site, deadline, flight)
+        except Exception:
+            log.exception("a flight failed for a reason of our own")
+            return self._said(Reason.UNEXPECTED_ERROR)
+
+    async def _investigate(
+        self, address: Address, site: Site, deadline: Deadline, flight: Flight
+    ) -> Known:
+        started = self._clock()
+        dns_deadline = deadline.cap(deadline.left() * DNS_SHARE)
+        route = await self._resolver.route(address.domain, dns_deadline)
+        flight.route = route
+        flight.trace.step("dns", route.failure or ", ".join(route.mx_names))
+        age = None if route.found_at >= started else started - route.found_at
+        if route.failure is not None:
+            known = self._said(route.failure)
+        elif typo.known_slip(address.domain) or not self._may_probe(address.domain):
+            known = self._said(Reason.PROBE_OFF)
+        else:
+            known = await self._probe(address, site, route, deadline, flight.trace)
+        known.route, known.route_age = route, age
+        return known
+
+    async def _probe(
+        self, address: Address, site: Site, route: MailRoute, deadline: Deadline, trace: Trace
+    ) -> Known:
+        before = await self._memory.accept_all(address.domain)
+        control = None
+        if before is None or before.may_ask:
+            control = self._control_of(address.domain)
+        finding = await self._prober.probe(
+            address, route, control=control, deadline=deadline, trace=trace
+        )
+        accept_all = await self._learn_domain(address, finding, before)
+        evidence = Evidence(
+            cause=finding.failure,
+            mailbox=finding.mailbox,
+            accept_all=accept_all.known if accept_all else None,
+            control_differs=finding.control_differs,
+            tells_apart=await self._memory.tells_apart(finding.destination),
+        )
+        verdict = judge(evidence, found_at=self._wall())
+        verdict = await self._learn_mailbox(address, site, verdict, finding)
+        trace.step("verdict", verdict.reason)
+        return Known(verdict=verdict, finding=finding, accept_all=accept_all)
+
+    async def _learn_domain(
+        self, address: Address, finding: Finding, before: AcceptAll | None
+    ) -> AcceptAll | None:
+        """Remember what the random recipient was answered, and that the host accepts people."""
+        control = finding.control
+        if finding.accepted_by_host and not (control and control.reason is Reason.ACCEPTED_EMAIL):
+            await self._memory.keep_accepted(finding.destination)
+        if control is None:
+            return before
+        known = _accepts_all(finding)
+        # A deferred control is the same probe when it is asked again: greylisting answers both
+        # recipients the same way, and only the second visit settles either.
+        if known is not None or control.reason not in (Reason.GREYLISTED, Reason.DEFERRED):
+            await self._memory.keep_accept_all(address.domain, known)
+        return AcceptAll(known, 0.0)
+
+    async def _learn_mailbox(
+        self, address: Address, site: Site, verdict: Verdict, finding: Finding
+    ) -> Verdict:
+        """Remember a proof; a refusal that contradicts a good mailbox settles nothing yet."""
+        earlier = await self._memory.verdict(site.name, address)
+        contradicts = (
+            verdict.result is Result.UNDELIVERABLE
+            and earlier is not None
+            and mailbox_exists(earlier.reason)
+        )
+        if contradicts:
+            await self._memory.forget_verdict(site.name, address)
+            return Verdict(Reason.UNCONFIRMED, True, verdict.found_at)
+        reply = finding.mailbox.reply if finding.mailbox else None
+        await self._memory.keep_verdict(
+            site.name,
+            address,
+            Remembered(
+                reason=verdict.reason,
+                found_at=verdict.found_at,
+                mx_record=finding.mx_record,
+                code=reply.code if reply else None,
+                enhanced=reply.enhanced if reply else None,
+            ),
+        )
+        return verdict
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    def _said(self, reason: Reason, found_at: float | None = None) -> Known:
+        """A verdict that rests on `reason` alone."""
+        now = self._wall() if found_at is None else found_at
+        return Known(verdict=judge(Evidence(cause=reason), found_at=now))
+
+    def _answer(
+        self,
+        check_id: str,
+        email: str,
+        parsed: Address | Fault,
+        site: Site,
+        known: Known,
+        trace: Trace,
+    ) -> Answer:
+        address = parsed if isinstance(parsed, Address) else None
+        verdict, route = known.verdict, known.route
+        flags = flagging.of(address) if address else None
+        if flags and route and not flags.disposable and flagging.disposable_by_mx(route.mx_names):
+            flags = replace(flags, disposable=True)
+        suggestion = None
+        if address is not None and verdict.reason is not Reason.ACCEPTED_EMAIL:
+            suggestion = typo.suggest(address)
+        listed = None
+        if address is not None:
+            listed = policy.match(address.exact, address.domain, site.policy)
+        decision = policy.decide(
+            reason=verdict.reason,
+            result=verdict.result,
+            flags=_flag_set(flags, suggestion),
+            policy=site.policy,
+            listed=listed,
+            observe=site.mode == "observe",
+        )
+        provider = provider_of(route.mx_names) if route else None
+        return Answer(
+            id=check_id,
+            email=email,
+            address=address,
+            fault=parsed if isinstance(parsed, Fault) else None,
+            verdict=verdict,
+            decision=decision,
+            flags=flags,
+            did_you_mean=suggestion,
+            accept_all=known.accept_all.known if known.accept_all else None,
+            mx_record=_mx_record(known),
+            provider=provider.name if provider else None,
+            smtp=_smtp(known),
+            reached_mx=_reached(known),
+            cached=Cached(
+                mx=known.route_age,
+                accept_all=_remembered_age(known),
+                mailbox=known.mailbox_age,
+            ),
+            trace=trace,
+        )
+
+
+def _accepts_all(finding: Finding) -> bool | None:
+    """What the random recipient's answer says of the domain.
+
+    A permanent refusal that is not about us separates it from an accept-all domain; a deferral or
+    a refusal of ourselves settles nothing.
+    """
+    control = finding.control
+    if control is None or control.reply is None:
+        return None
+    if control.reason is Reason.ACCEPTED_EMAIL:
+        return True
+    about_us = control.reason in (Reason.PROBE_BLOCKED, Reason.RELAY_DENIED)
+    return None if about_us or control.reply.code < 500 else False
+
+
+def _flag_set(flags: Flags | None, suggestion: str | None) -> frozenset[Flag]:
+    if flags is None:
+        return frozenset()
+    raised = {
+        Flag.DISPOSABLE: flags.disposable,
+        Flag.POSSIBLE_TYPO: suggestion is not None,
+        Flag.ROLE: flags.role,
+        Flag.RELAY: flags.relay,
+        Flag.FREE: flags.free,
+    }
+    return frozenset(flag for flag, up in raised.items() if up)
+
+
+def _mx_record(known: Known) -> str | None:
+    if known.finding is not None and known.finding.mx_record:
+        return known.finding.mx_record
+    if known.remembered is not None and known.remembered.mx_record:
+        return known.remembered.mx_record
+    return known.route.mx_names[0] if known.route and known.route.mx_names else None
+
+
+def _smtp(known: Known) -> tuple[str, int, str | None] | None:
+    """Stage, code and enhanced code of the reply the verdict rests on."""
+    if known.remembered is not None and known.remembered.code is not None:
+        return "rcpt", known.remembered.code, known.remembered.enhanced
+    finding = known.finding
+    if finding is None or finding.mailbox is None or finding.mailbox.reply is None:
+        return None
+    reply = finding.mailbox.reply
+    return str(finding.stage or "rcpt"), reply.code, reply.enhanced
+
+
+def _reached(known: Known) -> bool | None:
+    """Whether a mail server was talked to: None when none was tried."""
+    if known.remembered is not None:
+        return True
+    return None if known.finding is None else known.finding.mailbox is not None
+
+
+def _remembered_age(known: Known) -> float | None:
+    """Age of the accept-all state; None if it is unknown, or was found in this very flight."""
+    asked_now = known.finding is not None and known.finding.control is not None
+    return None if known.accept_all is None or asked_now else known.accept_all.age

@@ -1,0 +1,215 @@
+"""The engine: every room wired together, with no HTTP in sight.
+
+`open_engine` is what the server, the CLI and the tests open; it decides nothing that a setting does
+not say, apart from two safe defaults: without sites of its own it makes one for development, and
+without an identity to probe with it leaves the mail servers of strangers alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from gate import metrics
+from gate.budget import Clock
+from gate.checker import Checker
+from gate.dns import Resolver, system_servers
+from gate.egress import Dialer, Source, own_addresses
+from gate.memory import Memory
+from gate.sandbox import Sandbox
+from gate.settings import Settings, Site, server_of
+from gate.smtp.probe import Prober
+from gate.smtp.session import tls_context
+from gate.smtp.throttle import Throttle
+from gate.store import Store, open_store
+from gate.token import Keys
+
+log = logging.getLogger("gate.engine")
+
+SANDBOX_ZONE = "test"
+LAB_HELO = "gate.invalid"
+"""Greets in a lab that gave no name; the TLD can never be anybody's (RFC 6761)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the gate says it is in the dialogue; `note` says why there is none, or how it was made."""
+
+    helo: str
+    mail_from: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The running rooms. `development_secret` is set when the only site is the made-up one."""
+
+    settings: Settings
+    checker: Checker
+    resolver: Resolver
+    store: Store
+    keys: Keys
+    sites: tuple[Site, ...]
+    development_secret: str | None
+    identity: Identity | None
+    clock: Clock
+    wall: Clock
+
+
+@asynccontextmanager
+async def open_engine(
+    settings: Settings,
+    *,
+    store_url: str | None = None,
+    clock: Clock = time.monotonic,
+    wall: Clock = time.time,
+) -> AsyncIterator[Engine]:
+    """Everything a check needs, closed again in the reverse order.
+
+    `store_url` overrides the setting: the CLI keeps its facts in memory, so that it never
+    contends with a running server for one file. Raises `GateError` with what to do.
+    """
+    async with AsyncExitStack() as stack:
+        url = store_url or settings.store.url
+        store = await open_store(url, wall=wall, capacity=settings.limits.verdicts)
+        stack.push_async_callback(store.close)
+        keys = await _keys(settings, store)
+        sandbox = None
+        if settings.sandbox.enabled:
+            sandbox = await stack.enter_async_context(Sandbox())
+        resolver = _resolver(settings, sandbox, clock)
+        stack.push_async_callback(resolver.close)
+        identity = identity_of(settings, socket.gethostname())
+        prober = _prober(settings, sandbox, identity, clock)
+        stack.push_async_callback(prober.close)
+        checker = Checker(
+            resolver=resolver,
+            prober=prober,
+            memory=Memory(store, keys, wall),
+            control_of=_control(keys),
+            may_probe=_may_probe(settings, sandbox is not None, identity),
+            clock=clock,
+            wall=wall,
+        )
+        stack.push_async_callback(checker.close)
+        sites, secret = _sites(settings, keys)
+        yield Engine(settings, checker, resolver, store, keys, sites, secret, identity, clock, wall)
+
+
+def identity_of(settings: Settings, host_name: str) -> Identity | None:
+    """The HELO name and envelope sender to probe with; None when there is no honest one.
+
+    A machine whose own name is an FQDN may use it. In a lab (`egress.allow`) any name will do. On
+    the open internet a made-up name would cost the operator's reputation, so there is no default.
+    """
+    probe = settings.probe
+    helo = probe.helo or next((a.helo for a in settings.egress.address if a.helo), "")
+    note = ""
+    if not helo and "." in host_name and not host_name.endswith((".local", ".localdomain")):
+        helo, note = host_name, "probe.helo is not set: this machine's name is used"
+    if not helo and settings.egress.allow:
+        helo, note = LAB_HELO, "probe.helo is not set: a name for labs is used"
+    if not helo:
+        return None
+    return Identity(helo, probe.mail_from or f"postmaster@{helo}", note)
+
+
+async def _keys(settings: Settings, store: Store) -> Keys:
+    """The master key of the settings, or the one the store made for itself."""
+    if settings.server.secret:
+        return Keys(hashlib.sha256(settings.server.secret.encode()).digest())
+    return Keys((await store.keyring())["master"])
+
+
+def _resolver(settings: Settings, sandbox: Sandbox | None, clock: Clock) -> Resolver:
+    servers = [server_of(text) for text in settings.dns.servers] or system_servers()
+    stubs: Mapping[str, Sequence[tuple[str, int]]] = sandbox.stubs if sandbox else {}
+    return Resolver(
+        servers,
+        stubs=stubs,
+        private_names=bool(settings.egress.allow),
+        clock=clock,
+        random=random.SystemRandom(),
+    )
+
+
+def _prober(
+    settings: Settings, sandbox: Sandbox | None, identity: Identity | None, clock: Clock
+) -> Prober:
+    spoken = identity or Identity(f"gate.{SANDBOX_ZONE}", f"postmaster@gate.{SANDBOX_ZONE}")
+    sources = [
+        Source(ip_address(entry.ip) if entry.ip else None, entry.helo or spoken.helo)
+        for entry in settings.egress.address
+    ]
+    allow = [ip_network(text) for text in settings.egress.allow]
+    if allow:
+        log.warning("addresses dialled although not public: %s", ", ".join(map(str, allow)))
+    dialer = Dialer(
+        sources=sources or [Source(None, spoken.helo)],
+        allow=allow,
+        seam=sandbox.seam if sandbox else None,
+        seam_addresses=sandbox.seam_addresses if sandbox else (),
+        own=own_addresses(),
+        on_blocked=metrics.egress_blocked,
+    )
+    throttle = Throttle(
+        destination_most=settings.limits.destination_dialogues,
+        global_most=settings.limits.dialogues,
+        clock=clock,
+    )
+    return Prober(
+        dialer=dialer,
+        mail_from=spoken.mail_from,
+        tls=settings.probe.tls,
+        throttle=throttle,
+        clock=clock,
+        random=random.SystemRandom(),
+        tls_context=tls_context(),
+    )
+
+
+def _may_probe(
+    settings: Settings, sandboxed: bool, identity: Identity | None
+) -> Callable[[str], bool]:
+    """Which domains' mail servers may be asked: all, none, or those of the sandbox."""
+    if settings.probe.enabled and identity is not None:
+        return lambda domain: True
+    if not settings.probe.enabled:
+        return lambda domain: False
+    log.warning(
+        "probing is off: set probe.helo and probe.mail_from to a name and a mailbox of yours"
+    )
+    return lambda domain: sandboxed and domain.endswith(f".{SANDBOX_ZONE}")
+
+
+def _control(keys: Keys) -> Callable[[str], str]:
+    """The random recipient of a domain: unguessable, and the same each time.
+
+    Greylisting counts (address, sender, recipient): only the same recipient, asked again, is ever
+    let through. 24 characters of base 32 hold 120 bits of the master key's hash.
+    """
+
+    def local_part(domain: str) -> str:
+        digest = keys.address_hash("", f"control:{domain}")
+        return "x" + base64.b32encode(digest[:15]).decode("ascii").lower()
+
+    return local_part
+
+
+def _sites(settings: Settings, keys: Keys) -> tuple[tuple[Site, ...], str | None]:
+    """The sites of the settings, or one for development whose keys follow from the master key."""
+    if settings.site:
+        return settings.site, None
+    public = keys.derive("development", "site-key").hex()[:24]
+    secret = "sk_dev_" + keys.derive("development", "secret-key").hex()
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    site = Site(name="development", site_key=f"pk_dev_{public}", secret_hash=digest)
+    return (site,), secret
