@@ -9,7 +9,6 @@ same checks as the address does, the HELO name first of all.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -18,16 +17,15 @@ from gate.reason import GateError
 LONGEST_COMMAND: Final = 510
 """Octets of a command without its CRLF (RFC 5321 4.5.3.1.4)."""
 
-_FORMS: Final[Mapping[str, str]] = MappingProxyType(
+_BARE: Final = MappingProxyType(
+    {verb: f"{verb}\r\n".encode() for verb in ("STARTTLS", "RSET", "NOOP", "QUIT")}
+)
+_WITH_ARGUMENT: Final = MappingProxyType(
     {
-        "EHLO": "EHLO %s",
-        "HELO": "HELO %s",
-        "STARTTLS": "STARTTLS",
-        "MAIL": "MAIL FROM:<%s>",
-        "RCPT": "RCPT TO:<%s>",
-        "RSET": "RSET",
-        "NOOP": "NOOP",
-        "QUIT": "QUIT",
+        "EHLO": ("EHLO ", ""),
+        "HELO": ("HELO ", ""),
+        "MAIL": ("MAIL FROM:<", ">"),
+        "RCPT": ("RCPT TO:<", ">"),
     }
 )
 _UNWRITABLE: Final = re.compile("[\x00-\x20<>\x7f-\xa0\u2028\u2029\ud800-\udfff]")
@@ -47,21 +45,19 @@ def command(verb: str, argument: str | None = None, *, smtputf8: bool = False) -
         GateError: another verb, an argument missing or too much, or one that could end the command
             or begin another. The message never holds the argument.
     """
-    form = _FORMS.get(verb)
-    if form is None:
-        raise GateError(f"{verb!r} is not a command this client may send")
-    if (argument is None) == ("%s" in form):
-        raise GateError(f"{verb} takes {'one' if '%s' in form else 'no'} argument")
-    text = form
-    if argument is not None:
-        if not argument or _UNWRITABLE.search(argument):
-            raise GateError(f"the argument of {verb} is empty or holds a character that ends it")
-        if not smtputf8 and not argument.isascii():
-            raise GateError(f"the argument of {verb} is not ASCII")
-        text = form % argument
-        if smtputf8 and verb == "MAIL":
-            text += " SMTPUTF8"
-    line = text.encode()
-    if len(line) > LONGEST_COMMAND:
+    if argument is None:
+        if verb in _BARE:
+            return _BARE[verb]
+        raise GateError(f"{verb!r} is not a command that stands alone")
+    if verb not in _WITH_ARGUMENT:
+        raise GateError(f"{verb!r} is not a command that takes an argument")
+    if not argument or _UNWRITABLE.search(argument):
+        raise GateError(f"the argument of {verb} is empty or holds a character that ends it")
+    if not smtputf8 and not argument.isascii():
+        raise GateError(f"the argument of {verb} is not ASCII")
+    before, after = _WITH_ARGUMENT[verb]
+    extension = " SMTPUTF8" if smtputf8 and verb == "MAIL" else ""
+    line = f"{before}{argument}{after}{extension}\r\n".encode()
+    if len(line) > LONGEST_COMMAND + 2:
         raise GateError(f"{verb} with its argument exceeds {LONGEST_COMMAND} octets")
-    return line + b"\r\n"
+    return line

@@ -2,16 +2,16 @@
 
 What it promises: bytes of the server go in (`receive`), bytes to write come out (`outgoing`). It
 opens nothing, waits for nothing and reads no clock. Whatever the server sends, `receive` returns
-or raises `RemoteProtocolError`, and an answer counts as the mailbox's only if it can be no other
-command's.
+or raises `RemoteProtocolError`, and once `finished`, the mailbox's answer is the reply to its RCPT
+and to nothing else.
 
 Rules:
 
-1. `_MOVES` holds every reply that is in order, by the stage it answers. What is not in it ends the
+1. `_ROWS` holds every reply that is in order, by the stage it answers. What is not in it ends the
    dialogue: a 3xx, a second greeting, a farewell nobody asked for.
 2. As many replies as commands. A reply that comes before its command was handed out, one reply too
    many, or half a reply behind the last one is a breach, and is found before any reply that came
-   with it is believed.
+   with it is believed. Only a 421 may come unasked (RFC 5321 3.8).
 3. The RSET that closes a transaction is its fence: it is answered 2xx, else replies and commands
    are out of step, and the answer before it belongs to something else. `finished` waits for it.
 4. MAIL, RCPT and RSET go in one write if the server offers PIPELINING (RFC 2920), else one by one.
@@ -22,7 +22,8 @@ Rules:
 7. The writer has eight verbs. A message cannot be sent, because there is no way to say so.
 
 Bugs: two or more unasked replies that arrive in writes of their own, each after the next command
-left, cannot be told from answers. The server that does so could as well lie outright.
+left, cannot be told from answers. The server that does so could as well lie outright. An answer
+taken before its fence, because the server closed or the time was up, is not proven by rule 3.
 """
 
 from __future__ import annotations
@@ -30,8 +31,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from gate.reason import GateError, RemoteProtocolError
 from gate.smtp.command import command
@@ -59,25 +59,21 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One command as it was written (empty for the greeting) and its reply. Not redacted."""
+    """A command as it was written (empty where none was) and its reply. Nothing is redacted."""
 
     stage: Stage
     command: str
     reply: Reply
 
 
-class _Step(NamedTuple):
-    """A command and the stage that its reply answers."""
+_Step = tuple[Stage, bytes]
+"""A command, and the stage that its reply answers."""
 
-    stage: Stage
-    line: bytes
-
-
-_GREETING: Final = _Step(Stage.GREETING, b"")
-_STARTTLS: Final = _Step(Stage.STARTTLS, command("STARTTLS"))
-_RSET: Final = _Step(Stage.RSET, command("RSET"))
-_QUIT: Final = _Step(Stage.QUIT, command("QUIT"))
-_PIPELINED: Final = frozenset({Stage.MAIL, Stage.RCPT, Stage.CONTROL, Stage.RSET})
+_GREETING: Final[_Step] = (Stage.GREETING, b"")
+_STARTTLS: Final[_Step] = (Stage.STARTTLS, command("STARTTLS"))
+_RSET: Final[_Step] = (Stage.RSET, command("RSET"))
+_QUIT: Final[_Step] = (Stage.QUIT, command("QUIT"))
+_IN_GROUP: Final = frozenset({Stage.MAIL, Stage.RCPT, Stage.CONTROL, Stage.RSET})
 """Stages behind which another command may be written before their reply has come (RFC 2920 3.1)."""
 
 
@@ -99,7 +95,7 @@ class Dialog:
         tls: Tls,
         smtputf8: bool,
     ) -> None:
-        """Prepare every command, so that what cannot be written is known before the connection.
+        """Write every command, so that what cannot be written is known before the connection.
 
         Args:
             helo: our name.
@@ -112,31 +108,31 @@ class Dialog:
         Raises:
             GateError: an argument cannot be written.
         """
-        self._ehlo = _Step(Stage.EHLO, command("EHLO", helo))
-        self._helo = _Step(Stage.HELO, command("HELO", helo))
-        mail = _Step(Stage.MAIL, command("MAIL", mail_from, smtputf8=smtputf8))
-        real = _Step(Stage.RCPT, command("RCPT", recipient, smtputf8=smtputf8))
+        self._helo = helo
+        self._ehlo = (Stage.EHLO, command("EHLO", helo))
+        mail = (Stage.MAIL, command("MAIL", mail_from, smtputf8=smtputf8))
+        real = (Stage.RCPT, command("RCPT", recipient, smtputf8=smtputf8))
         self._script = [mail, real, _RSET]
         if control is not None:
-            random = _Step(Stage.CONTROL, command("RCPT", control, smtputf8=smtputf8))
+            random = (Stage.CONTROL, command("RCPT", control, smtputf8=smtputf8))
             self._script += [mail, random, _RSET]
         self._tls = tls
         self._smtputf8 = smtputf8
         self._reader = ReplyReader()
         self._capabilities: frozenset[str] = frozenset()
+        self._plan: list[_Step] = []  # of the script, not decided yet: one command at a time
         self._unsent: list[_Step] = []  # decided, not handed out yet
         self._awaited = [_GREETING]  # handed out, not answered yet
-        self._plan: list[_Step] = []  # of the script, not decided yet: one command at a time
         self._said: list[tuple[_Step, Reply]] = []
         self._answers: dict[Stage, Reply] = {}
-        self._stage = Stage.GREETING
+        self._stage = Stage.GREETING  # answered last; once over, the stage that ended it
         self._mail_taken = False  # the MAIL of the running transaction was accepted
         self._control_turn = False  # the running transaction is the random address's
         self._tls_next = False  # STARTTLS follows as soon as nothing is awaited
         self._wants_tls = False
         self._encrypted = False
         self._over = False
-        self._ended = False  # nothing may be written any more
+        self._ended = False  # nothing may be written any more, and nothing that comes counts
         self._broken = False
         self.tls_required = False
         """TLS is demanded, by the server or by our setting, and is not on."""
@@ -150,7 +146,7 @@ class Dialog:
         if self._wants_tls:
             return Stage.TLS
         waiting = self._awaited or self._unsent
-        return waiting[0].stage if waiting and not self._over else self._stage
+        return waiting[0][0] if waiting and not self._over else self._stage
 
     @property
     def finished(self) -> bool:
@@ -172,7 +168,8 @@ class Dialog:
     def exchanges(self) -> list[Exchange]:
         """Everything that was said, in order; kept after a breach."""
         return [
-            Exchange(step.stage, step.line.decode().rstrip(), reply) for step, reply in self._said
+            Exchange(stage, line.decode().removesuffix("\r\n"), reply)
+            for (stage, line), reply in self._said
         ]
 
     def reply_to(self, stage: Stage) -> Reply | None:
@@ -189,7 +186,7 @@ class Dialog:
         if not self._unsent:
             return b""
         self._awaited += self._unsent
-        data = b"".join([step.line for step in self._unsent])
+        data = b"".join([line for _, line in self._unsent])
         self._unsent = []
         return data
 
@@ -213,15 +210,17 @@ class Dialog:
             raise
 
     def tls_started(self) -> None:
-        """The handshake is done: begin again with EHLO (RFC 3207 4.2).
+        """The handshake is done: forget what was said in clear, begin again with EHLO.
+
+        RFC 3207 4.2. The greeting and the reply to STARTTLS are kept: they are not said again.
 
         Raises:
             GateError: no handshake was asked for.
         """
         if not self._wants_tls:
             raise GateError("tls_started() without wants_tls")
-        for stage in (Stage.EHLO, Stage.HELO, Stage.MAIL, Stage.RCPT, Stage.CONTROL, Stage.RSET):
-            self._answers.pop(stage, None)
+        kept = (Stage.GREETING, Stage.STARTTLS)
+        self._answers = {stage: self._answers[stage] for stage in kept}
         self._capabilities = frozenset()
         self._encrypted = True
         self._wants_tls = self.tls_required = False
@@ -244,104 +243,166 @@ class Dialog:
         It is in order when nothing is awaited, or behind a group (RFC 2920 3.1); never before the
         greeting, in a handshake, after a 421, a breach, or another QUIT.
         """
-        in_group = "PIPELINING" in self._capabilities and all(
-            step.stage in _PIPELINED for step in self._awaited
+        idle = not self._awaited or (
+            "PIPELINING" in self._capabilities
+            and all(stage in _IN_GROUP for stage, _ in self._awaited)
         )
-        allowed = not (self._ended or self._wants_tls) and (in_group or not self._awaited)
+        in_order = idle and not (self._ended or self._wants_tls)
         self._stage = self.stage
         self._end()
-        if not allowed:
+        if not in_order:
             return b""
         self._awaited.append(_QUIT)
-        return _QUIT.line
+        return _QUIT[1]
 
     # -- one reply after the other ----------------------------------------------------------------
     def _take(self, replies: list[Reply]) -> None:
         """Give each reply to the command it answers."""
+        unasked = len(replies) - len(self._awaited)
+        notice = replies.pop() if unasked == 1 and replies[-1].code == 421 else None
         if len(replies) > len(self._awaited):
             raise RemoteProtocolError("more replies than commands")
         for reply in replies:
-            step = self._awaited.pop(0)
-            stage = step.stage
-            self._said.append((step, reply))
-            code = reply.code
-            move = _MOVES.get((stage, code)) or _MOVES.get((stage, code // 100))
-            if move is None:
-                raise RemoteProtocolError(f"{code} in reply to {stage}")
-            if not self._over:
-                self._stage = stage
-            move(self, stage, reply)
-        if not self._awaited and self._reader.pending:
+            self._answer(self._awaited.pop(0), reply)
+        if self._awaited:
+            return
+        if self._wants_tls and (notice or self._reader.pending):
+            raise RemoteProtocolError("bytes in clear behind the 220 to STARTTLS")
+        if notice:
+            # RFC 5321 3.8: who must shut down may say so unasked. It answers what was to come.
+            self._answer((self.stage, b""), notice)
+        if not "421".startswith(self._reader.beginning):
             raise RemoteProtocolError("bytes behind the last reply")
+
+    def _answer(self, step: _Step, reply: Reply) -> None:
+        """Take the reply to one command: note it, and make the move that the table names."""
+        self._said.append((step, reply))
+        if self._ended:
+            return
+        stage = step[0]
+        moves = _MOVES[stage]
+        move = moves[reply.code] if reply.code in moves else moves.get(reply.code // 100)
+        if move is None:
+            raise RemoteProtocolError(f"{reply.code} in reply to {stage}")
+        if not self._over:
+            self._stage = stage
+            if self._is_answer(stage):
+                self._answers[stage] = reply
+        move(self, reply)
+
+    def _is_answer(self, stage: Stage) -> bool:
+        """Neither the noise behind a refused MAIL, nor the MAIL of the random address."""
+        if stage is Stage.MAIL:
+            return not self._control_turn
+        return self._mail_taken or stage not in (Stage.RCPT, Stage.CONTROL)
 
     def _end(self) -> None:
         """Write nothing any more."""
         self._over = self._ended = True
         self._wants_tls = False
         self._unsent = []
-        self._plan = []
 
-    def _note(self, stage: Stage, reply: Reply) -> None:
-        """Keep a reply as the answer of its stage, unless it is noise or the random address's."""
-        if stage in (Stage.RCPT, Stage.CONTROL):
-            wanted = self._mail_taken
-        else:
-            wanted = stage is not Stage.MAIL or not self._control_turn
-        if wanted:
-            self._answers[stage] = reply
+    def _go_on(self) -> None:
+        """What follows a reply: the next command of the plan, or the upgrade that waits for it."""
+        if self._plan:
+            self._unsent.append(self._plan.pop(0))
+        elif self._tls_next and not self._awaited:
+            self._tls_next = False
+            self._unsent.append(_STARTTLS)
 
-    def _out_of_step(self, stage: Stage, reply: Reply) -> None:
-        raise RemoteProtocolError(f"{reply.code} in reply to {stage}")
-
-    def _closing(self, stage: Stage, reply: Reply) -> None:
-        """421: the server closes, whatever was asked (RFC 5321 3.8)."""
-        self._note(stage, reply)
-        self._end()
-
-    def _refused(self, stage: Stage, reply: Reply) -> None:
-        """Before any transaction: the end."""
-        self._answers[stage] = reply
-        self._over = True
-
-    def _left(self, stage: Stage, reply: Reply) -> None:
-        self._answers[stage] = reply
-
-    # -- getting acquainted -----------------------------------------------------------------------
-    def _greeted(self, stage: Stage, reply: Reply) -> None:
-        self._answers[stage] = reply
+    # -- moves: getting acquainted ----------------------------------------------------------------
+    def _greeted(self, reply: Reply) -> None:
         self._unsent.append(self._ehlo)
 
-    def _fall_back(self, stage: Stage, reply: Reply) -> None:
+    def _not_extended(self, reply: Reply) -> None:
         """EHLO is not known there: HELO on the same connection (RFC 5321 3.2)."""
-        self._answers[stage] = reply
-        self._unsent.append(self._helo)
+        self._unsent.append((Stage.HELO, command("HELO", self._helo)))
 
-    def _introduced(self, stage: Stage, reply: Reply) -> None:
-        """EHLO or HELO was accepted: learn the extensions, then upgrade, give up, or ask."""
-        self._answers[stage] = reply
-        if stage is Stage.EHLO:
-            self._capabilities = frozenset(
-                [line.partition(" ")[0].upper() for line in reply.lines[1:]]
-            )
+    def _extended(self, reply: Reply) -> None:
+        """The first line is the server's name; each one after it begins with an extension's."""
+        names = [line.partition(" ")[0].upper() for line in reply.lines[1:]]
+        self._capabilities = frozenset(names)
+        self._introduced(reply)
+
+    def _introduced(self, reply: Reply) -> None:
+        """EHLO or HELO was accepted: upgrade, give up, or ask."""
         if self._tls == "always" and not self._encrypted:
             self._require_tls()
         elif self._smtputf8 and "SMTPUTF8" not in self._capabilities:
             # RFC 6531 3.5: such an address must not be sent to a server that does not offer it.
             self.smtputf8_missing = self._over = True
-        elif "PIPELINING" in self._capabilities:
-            self._control_turn = False
-            self._unsent += self._script
         else:
-            self._control_turn = False
-            self._plan = self._script.copy()
-            self._go_on()
+            self._control_turn = self._mail_taken = False
+            if "PIPELINING" in self._capabilities:
+                self._unsent += self._script
+            else:
+                self._plan = self._script.copy()
+                self._go_on()
 
-    def _upgrade(self, stage: Stage, reply: Reply) -> None:
-        self._answers[stage] = reply
+    def _upgrading(self, reply: Reply) -> None:
         self._wants_tls = True
 
+    def _refused(self, reply: Reply) -> None:
+        """No transaction was begun, and none will be."""
+        self._over = True
+
+    def _closing(self, reply: Reply) -> None:
+        """421: the server closes, whatever was asked (RFC 5321 3.8)."""
+        self._end()
+
+    # -- moves: transactions ----------------------------------------------------------------------
+    def _sender_taken(self, reply: Reply) -> None:
+        self._mail_taken = True
+        self._go_on()
+
+    def _sender_refused(self, reply: Reply) -> None:
+        """No transaction: there is nothing to ask in it, and nothing to reset.
+
+        Of the random address's sender, the replies behind it are awaited: their number proves that
+        the mailbox's answer is its own.
+        """
+        self._mail_taken = False
+        self._plan = []
+        if self._asks_for_tls(reply):
+            self._require_tls()
+        elif not (self._awaited and (self._control_turn or self._tls_next)):
+            self._over = True
+
+    def _mailbox_answered(self, reply: Reply) -> None:
+        """The reply to an RCPT; noise if its MAIL was refused."""
+        if self._mail_taken:
+            if reply.code < 300 and reply.contradicts:
+                raise RemoteProtocolError("an acceptance whose enhanced code is a refusal")
+            if self._asks_for_tls(reply):
+                self._plan = self._plan[:1]
+                self._require_tls()
+                return
+            if 400 <= reply.code < 500:
+                self._plan = self._plan[:1]  # the random address would be put off as well
+        self._go_on()
+
+    def _fenced(self, reply: Reply) -> None:
+        """The transaction is over; so is the dialogue, unless something is left to say."""
+        self._control_turn = True
+        self._over = self._over or not (self._plan or self._awaited or self._tls_next)
+        self._go_on()
+
+    def _not_fenced(self, reply: Reply) -> None:
+        """A server that refused the sender may refuse RSET as well; any other is out of step."""
+        if self._mail_taken:
+            raise RemoteProtocolError(f"{reply.code} in reply to a RSET that had work to do")
+        self._fenced(reply)
+
+    # -- TLS on demand ----------------------------------------------------------------------------
+    def _asks_for_tls(self, reply: Reply) -> bool:
+        """A refusal that TLS may cure: 530 that is not about AUTH (RFC 3207 4), or in words."""
+        if reply.code < 400 or self._encrypted or self._control_turn:
+            return False
+        words = reply.text.lower()
+        return "starttls" in words or (reply.code == 530 and "auth" not in words)
+
     def _require_tls(self) -> None:
-        """TLS is needed: upgrade once all replies are in, or give up if that cannot be."""
+        """Upgrade once all replies are in, or give up if that cannot be."""
         self.tls_required = True
         if self._tls == "never" or "STARTTLS" not in self._capabilities:
             self._over = True
@@ -350,100 +411,33 @@ class Dialog:
             self._tls_next = True
             self._go_on()
 
-    # -- transactions -----------------------------------------------------------------------------
-    def _go_on(self) -> None:
-        """What follows a reply: the next command of the plan, an upgrade that waits, or the end."""
-        if self._plan:
-            self._unsent.append(self._plan.pop(0))
-        elif not self._awaited and self._tls_next:
-            self._tls_next = False
-            self._unsent.append(_STARTTLS)
 
-    def _sender_taken(self, stage: Stage, reply: Reply) -> None:
-        self._mail_taken = True
-        self._note(stage, reply)
-        self._go_on()
+# -- the table ------------------------------------------------------------------------------------
+_Move = Callable[[Dialog, Reply], None]
 
-    def _sender_refused(self, stage: Stage, reply: Reply) -> None:
-        """No transaction: there is nothing to ask in it, and nothing to reset."""
-        self._mail_taken = False
-        self._note(stage, reply)
-        self._plan = []
-        if self._demands_tls(reply):
-            self._require_tls()
-        elif not self._tls_next:
-            self._over = True
-
-    def _mailbox_answered(self, stage: Stage, reply: Reply) -> None:
-        """The reply to an RCPT; noise if its MAIL was refused."""
-        if self._mail_taken:
-            if reply.code < 300 and reply.contradicts:
-                raise RemoteProtocolError("an acceptance whose enhanced code is a refusal")
-            self._note(stage, reply)
-            if self._demands_tls(reply):
-                self._plan = self._plan[:1]
-                self._require_tls()
-                return
-            if 400 <= reply.code < 500:
-                self._plan = self._plan[:1]  # the random address would be put off as well
-        self._go_on()
-
-    def _fenced(self, stage: Stage, reply: Reply) -> None:
-        """RSET was answered: the transaction before it is over, and so may be the dialogue."""
-        if self._mail_taken and reply.code >= 300:
-            raise RemoteProtocolError(f"{reply.code} in reply to {stage}: out of step")
-        self._note(stage, reply)
-        self._control_turn = True
-        if not (self._plan or self._awaited or self._tls_next):
-            self._over = True
-        self._go_on()
-
-    def _demands_tls(self, reply: Reply) -> bool:
-        """A refusal that TLS may cure: 530 that is not about AUTH (RFC 3207 4), or in words."""
-        if reply.code < 400 or self._encrypted:
-            return False
-        words = reply.text.lower()
-        return "starttls" in words or (reply.code == 530 and "auth" not in words)
-
-
-_Move = Callable[[Dialog, Stage, Reply], None]
-
-_MOVES: Final[Mapping[tuple[Stage, int], _Move]] = MappingProxyType(
-    {
-        **{(stage, 220): Dialog._out_of_step for stage in Stage},
-        **{(stage, 221): Dialog._out_of_step for stage in Stage},
-        **{(stage, 421): Dialog._closing for stage in Stage},
-        (Stage.GREETING, 220): Dialog._greeted,
-        (Stage.GREETING, 4): Dialog._refused,
-        (Stage.GREETING, 5): Dialog._refused,
-        (Stage.EHLO, 2): Dialog._introduced,
-        (Stage.EHLO, 4): Dialog._refused,
-        (Stage.EHLO, 500): Dialog._fall_back,
-        (Stage.EHLO, 502): Dialog._fall_back,
-        (Stage.EHLO, 504): Dialog._fall_back,
-        (Stage.EHLO, 5): Dialog._refused,
-        (Stage.HELO, 2): Dialog._introduced,
-        (Stage.HELO, 4): Dialog._refused,
-        (Stage.HELO, 5): Dialog._refused,
-        (Stage.STARTTLS, 220): Dialog._upgrade,
-        (Stage.STARTTLS, 4): Dialog._refused,
-        (Stage.STARTTLS, 5): Dialog._refused,
-        (Stage.MAIL, 2): Dialog._sender_taken,
-        (Stage.MAIL, 4): Dialog._sender_refused,
-        (Stage.MAIL, 5): Dialog._sender_refused,
-        (Stage.RCPT, 2): Dialog._mailbox_answered,
-        (Stage.RCPT, 4): Dialog._mailbox_answered,
-        (Stage.RCPT, 5): Dialog._mailbox_answered,
-        (Stage.CONTROL, 2): Dialog._mailbox_answered,
-        (Stage.CONTROL, 4): Dialog._mailbox_answered,
-        (Stage.CONTROL, 5): Dialog._mailbox_answered,
-        (Stage.RSET, 2): Dialog._fenced,
-        (Stage.RSET, 4): Dialog._fenced,
-        (Stage.RSET, 5): Dialog._fenced,
-        (Stage.QUIT, 221): Dialog._left,
-        (Stage.QUIT, 2): Dialog._left,
-        (Stage.QUIT, 4): Dialog._left,
-        (Stage.QUIT, 5): Dialog._left,
-    }
+_ROWS: Final[tuple[tuple[Stage, tuple[int, ...], _Move], ...]] = (
+    (Stage.GREETING, (220,), Dialog._greeted),
+    (Stage.GREETING, (4, 5), Dialog._refused),
+    (Stage.EHLO, (2,), Dialog._extended),
+    (Stage.EHLO, (500, 502, 504), Dialog._not_extended),
+    (Stage.EHLO, (4, 5), Dialog._refused),
+    (Stage.HELO, (2,), Dialog._introduced),
+    (Stage.HELO, (4, 5), Dialog._refused),
+    (Stage.STARTTLS, (220,), Dialog._upgrading),
+    (Stage.STARTTLS, (4, 5), Dialog._refused),
+    (Stage.MAIL, (2,), Dialog._sender_taken),
+    (Stage.MAIL, (4, 5), Dialog._sender_refused),
+    (Stage.RCPT, (2, 4, 5), Dialog._mailbox_answered),
+    (Stage.CONTROL, (2, 4, 5), Dialog._mailbox_answered),
+    (Stage.RSET, (2,), Dialog._fenced),
+    (Stage.RSET, (4, 5), Dialog._not_fenced),
 )
-"""(stage, code) or (stage, first digit of the code): what the reply leads to."""
+"""The stage answered; codes, or first digits of codes; what such a reply leads to."""
+
+_MOVES: Final[Mapping[Stage, dict[int, _Move | None]]] = {
+    stage: {220: None, 221: None, 421: Dialog._closing} for stage in Stage
+}
+"""The rows, by stage and code. A code of its own goes before its first digit: 421 closes
+everywhere; 220 and 221 begin and end a session, and are in order only where a row says so."""
+for _stage, _codes, _move in _ROWS:
+    _MOVES[_stage].update(dict.fromkeys(_codes, _move))

@@ -93,6 +93,11 @@ class ReplyReader:
         """A reply has begun and not ended."""
         return bool(self._held or self._lines)
 
+    @property
+    def beginning(self) -> str:
+        """The code of the reply that has begun, as far as it is here; "" if none has."""
+        return str(self._code) if self._lines else self._held[:3]
+
     def feed(self, data: bytes) -> list[Reply]:
         """Take what arrived and return the replies that it completes, in order.
 
