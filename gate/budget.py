@@ -158,6 +158,12 @@ STORE_WAIT: Final = 0.1
 """The store may hold up a check no longer; then it is answered unremembered."""
 STORE_RETRY: Final = 1.0
 """A store that failed is tried again after this."""
+STORE_CLAIM: Final = 1.0
+"""A claim waits so long to be on disk; then it holds in memory, and is written as soon as can be."""
+STORE_SWEEP: Final = 60.0
+"""Expired rows are deleted about this often."""
+CLAIM_GRACE: Final = 7200.0
+"""Claims are kept this much longer than asked: a clock that was an hour ahead revives no token."""
 
 # -- the practice world (gate.sandbox, gate.testing) -----------------------------------------------
 PRACTICE_IDLE: Final = 60.0

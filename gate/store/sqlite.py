@@ -1,0 +1,262 @@
+"""`sqlite:FILE`: memory in front of one file that one thread writes.
+
+What it promises: the event loop never waits for a disk. Records are written behind, in groups, at
+most `STORE_FLUSH` after they were put. A claim is on disk before it returns. When the file cannot
+be used, everything goes on in memory, `healthy` is False, and the file is tried again every
+`STORE_RETRY` until it can be; what is unwritten by then is written.
+
+How: what is put waits in `_unwritten`; one task hands it to one thread, which commits it while the
+next group gathers. Reads go to the connection directly when that thread is not in it (a few
+microseconds), else they queue behind it.
+
+Bugs: while a disk is down, at most `UNWRITTEN` records and claims wait for it; more are kept in
+memory only. The file grows with what is put and shrinks never; expired rows make room for new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from gate.budget import (
+    STORE_CLAIM,
+    STORE_FLUSH,
+    STORE_RETRY,
+    STORE_SWEEP,
+    STORE_WAIT,
+    Clock,
+)
+from gate.reason import GateError
+from gate.store.file import ClaimRow, Row, StoreFile, Unusable, check_library
+from gate.store.memory import ClaimBook, Recent
+
+UNWRITTEN: Final = 50_000
+"""What waits for a broken disk, at most: some ten megabytes."""
+
+log = logging.getLogger("gate.store")
+T = TypeVar("T")
+Decision = asyncio.Future[bytes | None]
+
+
+class SqliteStore:
+    """The store in a file. Made by `open`; `close` it."""
+
+    def __init__(
+        self, file: StoreFile, secrets: dict[str, bytes], wall: Clock, capacity: int
+    ) -> None:
+        self._file = file
+        self._secrets = secrets
+        self._wall = wall
+        self._recent = Recent(capacity, wall)
+        self._claims = ClaimBook(capacity, wall)
+        self._trouble: str | None = None
+        self._unwritten: dict[bytes, Row | None] = {}
+        self._being_written: dict[bytes, Row | None] = {}
+        self._undecided: dict[bytes, tuple[ClaimRow, Decision]] = {}
+        self._in_file = threading.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gate-store")
+        self._work = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._flush_due: asyncio.TimerHandle | None = None
+        self._swept_at = wall()
+        self._writer = asyncio.create_task(self._write_behind(), name="gate-store")
+
+    @classmethod
+    async def open(cls, path: Path, *, wall: Clock, capacity: int) -> SqliteStore:
+        """Open the file, making it if it is missing. Raises `GateError` with what to do."""
+        check_library()
+        file = StoreFile(path)
+
+        def prepare() -> dict[str, bytes]:
+            file.open(check=True)
+            return file.secrets()
+
+        try:
+            secrets = await asyncio.to_thread(prepare)
+        except Unusable as error:
+            raise GateError(f"store.url: {error}") from None
+        return cls(file, secrets, wall, capacity)
+
+    @property
+    def healthy(self) -> bool:
+        """False while the file cannot be used."""
+        return self._trouble is None
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the file, and what to do."""
+        return self._trouble
+
+    def peek(self, key: bytes) -> bytes | None:
+        """What is held in memory."""
+        return self._recent.get(key)
+
+    async def get(self, key: bytes) -> bytes | None:
+        """From memory, or else from the file; None if the file is too slow (`STORE_WAIT`)."""
+        held = self._recent.get(key)
+        if held is not None:
+            return held
+        row = await self._row(key)
+        if row is None or row.expires <= self._wall():
+            return None
+        self._recent.put(key, row.value, row.expires)
+        return row.value
+
+    async def put(self, key: bytes, value: bytes, *, expires: float) -> None:
+        """Keep a value: in memory at once, in the file within `STORE_FLUSH`."""
+        self._recent.put(key, value, expires)
+        if len(self._unwritten) + len(self._being_written) < UNWRITTEN or key in self._unwritten:
+            self._write_soon(key, Row(value, expires))
+
+    async def delete(self, key: bytes) -> None:
+        """Forget a record: in memory at once, in the file within `STORE_FLUSH`."""
+        self._recent.discard(key)
+        self._write_soon(key, None)
+
+    async def claim(self, key: bytes, *, expires: float, value: bytes = b"") -> bytes | None:
+        """None: the key is ours, and that is on disk. Else the winner's value.
+
+        While the file cannot be used, or is slower than `STORE_CLAIM`, memory decides.
+        """
+        undecided = self._undecided.get(key)
+        if undecided is not None and self.healthy:
+            await asyncio.wait({undecided[1]}, timeout=STORE_CLAIM)
+        held = self._claims.holder(key)
+        if held is not None:
+            return held
+        self._claims.enter(key, value, expires)
+        if len(self._undecided) >= UNWRITTEN:
+            return None
+        decision: Decision = asyncio.get_running_loop().create_future()
+        self._undecided[key] = ClaimRow(key, value, expires), decision
+        if not self.healthy:
+            return None
+        self._work.set()
+        done, _ = await asyncio.wait({decision}, timeout=STORE_CLAIM)
+        return decision.result() if done else None
+
+    async def keyring(self) -> dict[str, bytes]:
+        """The secrets that the file was made with."""
+        return dict(self._secrets)
+
+    async def close(self) -> None:
+        """Write what is unwritten, fold the log into the file, and let go of it."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._work.set()
+        await self._writer
+        if self._flush_due is not None:
+            self._flush_due.cancel()
+        await self._in_thread(self._file.close)
+        self._thread.shutdown()
+
+    async def _row(self, key: bytes) -> Row | None:
+        for waiting in (self._unwritten, self._being_written):
+            if key in waiting:
+                return waiting[key]
+        if not self.healthy or self._closing.is_set():
+            return None
+        try:
+            if self._in_file.acquire(blocking=False):
+                try:
+                    return self._file.read(key)
+                finally:
+                    self._in_file.release()
+            async with asyncio.timeout(STORE_WAIT):
+                return await self._in_thread(partial(self._read, key))
+        except TimeoutError:
+            return None
+        except Unusable as error:
+            self._fail(error)
+            return None
+
+    def _write_soon(self, key: bytes, row: Row | None) -> None:
+        self._unwritten[key] = row
+        if self._flush_due is None and not self._closing.is_set():
+            loop = asyncio.get_running_loop()
+            self._flush_due = loop.call_later(STORE_FLUSH, self._work.set)
+
+    async def _write_behind(self) -> None:
+        """The one task that writes: waits for work, hands it over, and does so until closed."""
+        while not self._closing.is_set():
+            if self.healthy:
+                await _happens(self._work, within=STORE_SWEEP)
+            else:
+                await _happens(self._closing, within=STORE_RETRY)
+            self._work.clear()
+            await self._write_once()
+        if self._unwritten or self._undecided:
+            await self._write_once()
+
+    async def _write_once(self) -> None:
+        """Write all that waits, in one commit. Heals or declares trouble, and never raises."""
+        if self._flush_due is not None:
+            self._flush_due.cancel()
+            self._flush_due = None
+        self._being_written, self._unwritten = self._unwritten, {}
+        undecided = list(self._undecided.values())
+        write = partial(self._write, self._being_written, [row for row, _ in undecided])
+        decided: list[Row | None]
+        try:
+            decided = await self._in_thread(write)
+        except Exception as error:
+            # Even a fault of our own must not end this task: nothing would be written any more.
+            self._unwritten = {**self._being_written, **self._unwritten}
+            self._fail(error)
+            decided = [None] * len(undecided)
+        else:
+            self._heal()
+            for entry in undecided:
+                if self._undecided.get(entry[0].key) is entry:
+                    del self._undecided[entry[0].key]
+        self._being_written = {}
+        for (row, decision), winner in zip(undecided, decided, strict=True):
+            if winner is not None:
+                self._claims.enter(row.key, *winner)
+            if not decision.done():
+                decision.set_result(None if winner is None else winner.value)
+
+    def _write(self, records: dict[bytes, Row | None], claims: list[ClaimRow]) -> list[Row | None]:
+        """In the thread: open again if there was trouble, write, and sweep now and then."""
+        with self._in_file:
+            now = self._wall()
+            if self._trouble is not None:
+                self._file.open(check=False)
+            decided = self._file.write(records, claims, now) if records or claims else []
+            if not 0 <= now - self._swept_at < STORE_SWEEP and not self._file.sweep(now):
+                self._swept_at = now
+            return decided
+
+    def _read(self, key: bytes) -> Row | None:
+        """In the thread: what the file holds."""
+        with self._in_file:
+            return self._file.read(key)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _fail(self, error: Exception) -> None:
+        if self._trouble is None:
+            log.error("%s; checks are answered but not remembered", error)
+        self._trouble = str(error)
+        self._work.set()
+
+    def _heal(self) -> None:
+        if self._trouble is not None:
+            log.warning("%s: can be written again", self._file.path)
+        self._trouble = None
+
+
+async def _happens(event: asyncio.Event, *, within: float) -> None:
+    """Wait for an event, but no longer than `within` seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            await event.wait()
