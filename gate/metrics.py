@@ -1,0 +1,126 @@
+"""Every metric of the process, in one place. Labels come from closed lists only.
+
+A label never carries a domain, an address, a site's text or anything else a stranger chooses: the
+number of series is a constant of the program. The list of possible values stands beside each.
+`render` is what /metrics answers, on the admin listener only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.process_collector import ProcessCollector
+
+from gate.egress import Egress
+
+REGISTRY: Final = CollectorRegistry()
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+ProcessCollector(registry=REGISTRY)
+
+DECISIONS: Final = Counter(
+    "gate_decisions_total",
+    "Decisions given, by verdict and by who asked.",
+    # result, reason, decision: gate/reason.py. key: public, secret, siteverify.
+    ["result", "reason", "decision", "key"],
+    registry=REGISTRY,
+)
+WOULD_BLOCK: Final = Counter(
+    "gate_observed_blocks_total",
+    "Decisions that observe mode turned from block into allow.",
+    registry=REGISTRY,
+)
+CHECK_SECONDS: Final = Histogram(
+    "gate_check_seconds",
+    "Time from the request's arrival to its answer.",
+    buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0),
+    registry=REGISTRY,
+)
+SITEVERIFY: Final = Counter(
+    "gate_siteverify_total",
+    "Answers of siteverify.",
+    # outcome: success, or one of the nine error codes of gate/api/siteverify.py.
+    ["outcome"],
+    registry=REGISTRY,
+)
+PROBLEMS: Final = Counter(
+    "gate_problems_total",
+    "Requests answered with a problem document.",
+    # problem: the names in gate/api/problems.py.
+    ["problem"],
+    registry=REGISTRY,
+)
+THROTTLED: Final = Counter(
+    "gate_throttled_total",
+    "Requests over a limit.",
+    # limit: client, site, secret.
+    ["limit"],
+    registry=REGISTRY,
+)
+EGRESS_BLOCKED: Final = Counter(
+    "gate_egress_blocked_total",
+    "Addresses of mail servers that were not dialled.",
+    # class: the labels of gate.egress.Egress.
+    ["class"],
+    registry=REGISTRY,
+)
+CONNECTIONS: Final = Gauge(
+    "gate_http_connections", "Open connections of the public listener.", registry=REGISTRY
+)
+CUT: Final = Counter(
+    "gate_http_cut_total",
+    "Connections that the server ended.",
+    # why: head, body, write, idle (a deadline passed); crowded (room was needed), peer (one
+    # address held too many).
+    ["why"],
+    registry=REGISTRY,
+)
+LOOP_LAG: Final = Gauge(
+    "gate_loop_lag_seconds",
+    "How late the event loop was, at worst, since the last scrape.",
+    registry=REGISTRY,
+)
+FLIGHTS: Final = Gauge("gate_flights", "Investigations under way.", registry=REGISTRY)
+STORE_HEALTHY: Final = Gauge(
+    "gate_store_healthy", "1: what is found is remembered; 0: it is not.", registry=REGISTRY
+)
+LINES_LOST: Final = Counter(
+    "gate_log_lines_lost_total", "Decision lines that could not be written.", registry=REGISTRY
+)
+
+
+def egress_blocked(found: Egress) -> None:
+    """Count an address that was refused before it was dialled."""
+    EGRESS_BLOCKED.labels(found.label).inc()
+
+
+_worst_lag = 0.0
+
+
+def note_lag(seconds: float) -> None:
+    """Remember how late the event loop was, if that is the worst since /metrics was last read."""
+    global _worst_lag
+    _worst_lag = max(_worst_lag, seconds)
+
+
+def _take_worst_lag() -> float:
+    global _worst_lag
+    taken, _worst_lag = _worst_lag, 0.0
+    return taken
+
+
+LOOP_LAG.set_function(_take_worst_lag)
+
+
+def watch(*, flights: Callable[[], int], store_healthy: Callable[[], bool]) -> None:
+    """Let the gauges ask the running engine whenever they are read."""
+    FLIGHTS.set_function(flights)
+    STORE_HEALTHY.set_function(lambda: float(store_healthy()))
+
+
+def render() -> bytes:
+    """The text of /metrics. Reading it starts a new interval of the loop's lag."""
+    return generate_latest(REGISTRY)
