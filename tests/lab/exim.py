@@ -22,6 +22,8 @@ LISTENERS: Final = (
     "exim-helo",
     "exim-rate",
     "exim-sync",
+    "exim-busy",
+    "exim-drop",
 )
 
 CONFIGURATION: Final = """
@@ -49,6 +51,8 @@ connect:
   # With smtp_enforce_sync, Exim's default, a client that does not wait out the delay is put out.
   accept condition = ${{if eq{{$received_ip_address}}{{{sync}}}}}
          delay = 1s
+  defer condition = ${{if eq{{$received_ip_address}}{{{busy}}}}}
+        message = Come back when there are fewer of you
   accept
 
 helo:
@@ -68,8 +72,10 @@ recipient:
   defer domains = exim-rate.test
        ratelimit = 0 / 1h / strict
        message = Too many messages, your rate is $sender_rate per $sender_rate_period
-  require verify = sender
-  require verify = recipient/callout=5s
+  drop domains = exim-drop.test
+       ! verify = recipient
+  require verify = sender/callout=5s
+  require verify = recipient/callout=5s,no_cache
   accept
 
 begin routers
@@ -105,6 +111,8 @@ busy:
 
 users:
   driver = accept
+  local_part_suffix = +*
+  local_part_suffix_optional
   condition = ${{lookup{{$local_part@$domain}}lsearch{{/etc/exim4/users}}{{yes}}{{no}}}}
   cannot_route_message = ${{if eq{{$domain}}{{exim-plain.test}}\
                               {{Unrouteable address}}{{Unknown user}}}}
@@ -140,6 +148,7 @@ def start(ground: Ground, behind: str) -> None:
             domains=" : ".join(domain.full for domain in held if domain.users),
             sync=places["exim-sync"],
             helo=places["exim-helo"],
+            busy=places["exim-busy"],
             behind=behind,
         ),
     )

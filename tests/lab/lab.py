@@ -22,6 +22,8 @@ helo = "{helo}"
 mail_from = "{mail_from}"
 [store]
 url = "memory:"
+[server]
+secret = "one for all runs, so that the control stays the same"
 """
 
 

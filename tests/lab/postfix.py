@@ -83,6 +83,15 @@ LISTENERS: Final[dict[str, Listener]] = {
             "unknown_address_reject_code=550",
         )
     ),
+    "sender-callout": Listener(
+        settings=(
+            "smtpd_sender_restrictions=reject_unverified_sender",
+            "address_verify_poll_delay=1",
+        )
+    ),
+    "footer": Listener(settings=("smtpd_reject_footer=Ask the postmaster.",)),
+    "rate": Listener(settings=("smtpd_client_recipient_rate_limit=1",)),
+    "one-error": Listener(settings=("smtpd_hard_error_limit=1", "smtpd_soft_error_limit=1")),
     "norelay": Listener(
         "nothing", settings=("smtpd_relay_restrictions=reject_unauth_destination",)
     ),
@@ -127,7 +136,8 @@ LISTENERS: Final[dict[str, Listener]] = {
     ),
     "screened": Listener(
         screen=(
-            "postscreen_greet_wait=1s",
+            # It counts the block lists that have answered when the wait is over.
+            "postscreen_greet_wait=3s",
             "postscreen_dnsbl_sites=dnsbl.test",
             "postscreen_dnsbl_action=enforce",
         )

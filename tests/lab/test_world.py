@@ -15,7 +15,7 @@ import pytest
 from gate.reason import Reason
 from tests.lab.lab import Lab
 from tests.lab.reference import Heard, ask, ask_all
-from tests.lab.world import DOMAINS, Ask, Domain, Who
+from tests.lab.world import DOMAINS, OK, UNDER_WAY, Ask, Domain, Who
 
 Replies = dict[tuple[str, str], Heard]
 
@@ -111,6 +111,21 @@ def test_greylist_lets_the_second_visit_pass(lab: Lab) -> None:
     codes = asyncio.run(until_passed())
     assert codes[0] == 450
     assert codes[-1] == 250
+
+
+def test_verification_takes_a_visit_by_itself(lab: Lab) -> None:
+    soft = next(domain for domain in DOMAINS if domain.name == "verify-soft")
+
+    async def until_verified() -> list[Heard]:
+        heard: list[Heard] = []
+        while not heard or heard[-1].code == 450:
+            heard.append(await ask(lab, "reference", soft, "alice+world"))
+            await asyncio.sleep(0.2)
+        return heard
+
+    first, *_, last = asyncio.run(until_verified())
+    assert re.match(UNDER_WAY, str(first)), first
+    assert re.match(OK, str(last)), last
 
 
 @pytest.mark.parametrize(
