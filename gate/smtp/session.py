@@ -1,0 +1,198 @@
+"""The I/O shell of one dialogue: a socket, a `Dialog`, and the time they may take.
+
+What it promises: whatever the peer does, `run` ends by the deadline, and the connection is gone at
+most QUIT_LINGER later. Every stage has its own limit inside the one deadline, counted from the
+moment the question was written, so a peer that trickles gains nothing. Nobody waits for the answer
+to QUIT; the first bytes that come after it close the connection.
+
+It decides nothing about mail: what was learnt is in `dialog`, how it ended is what `run` returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from enum import Enum
+from typing import cast
+
+from gate.budget import COMMAND, GREETING, QUIT_LINGER, TLS_HANDSHAKE, Deadline
+from gate.reason import RemoteProtocolError
+from gate.smtp.dialog import Dialog, Stage
+
+
+class Ending(Enum):
+    """How a session ended. The answers that `dialog` has stand after all of them but BROKEN."""
+
+    FINISHED = "nothing more is to be learnt"
+    LOST = "the peer closed"
+    TIMED_OUT = "the time was up"
+    BROKEN = "the peer broke the protocol"
+    LOOP = "the peer greets with our own name"
+    TLS_FAILED = "the handshake failed"
+    TLS_TIMED_OUT = "the handshake hung"
+
+
+def tls_context() -> ssl.SSLContext:
+    """The one TLS context of all sessions: making one costs as much as hundreds of dialogues.
+
+    Certificates are not verified, for a mail server's rarely can be (RFC 7435) and no secret is
+    sent. OpenSSL bounds the length of a chain by itself.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+class Session(asyncio.Protocol):
+    """One connection. The dialler makes it the connection's protocol; then `await run()`."""
+
+    def __init__(
+        self,
+        dialog: Dialog,
+        *,
+        helo: str,
+        deadline: Deadline,
+        context: ssl.SSLContext,
+        alive: set[Session],
+    ) -> None:
+        """`alive` holds the session for as long as its connection exists."""
+        self.dialog = dialog
+        self.our_ip = ""
+        self._helo = helo.lower()
+        self._context = context
+        self._alive = alive
+        self._loop = asyncio.get_running_loop()
+        self._end = self._loop.time() + deadline.left()
+        self._until = self._end
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+        self._ending: Ending | None = None
+        self._shaking_hands = False
+        self._wake: asyncio.Future[None] = self._loop.create_future()
+
+    async def run(self, server_name: str) -> Ending:
+        """Talk until there is nothing more to learn. `server_name`: the host's, for TLS (SNI)."""
+        try:
+            while self._ending is None:
+                await self._wake
+                if self._ending is None:
+                    await self._upgrade(server_name)
+        except BaseException:
+            self.abort()
+            raise
+        return self._ending
+
+    def abort(self, ending: Ending = Ending.LOST) -> None:
+        """Drop the connection now, whatever is still to be written."""
+        self._finish(ending)
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- what asyncio calls ----------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._alive.add(self)
+        self.our_ip = transport.get_extra_info("sockname")[0]
+        # Set once, for the shortest limit; when it goes off it looks which stage it is by then.
+        # Most dialogues are over before, and a timer for each stage would cost more than the stage.
+        self._limit(COMMAND)
+        self._timer = self._loop.call_at(self._until, self._look)
+        self._limit(GREETING)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending is not None:
+            self.abort()
+            return
+        try:
+            self.dialog.receive(data)
+        except RemoteProtocolError:
+            self.abort(Ending.BROKEN)
+            return
+        if self.dialog.stage is Stage.EHLO and self._is_our_own_greeting():
+            self.abort(Ending.LOOP)
+        elif self.dialog.finished:
+            self._take_leave()
+        elif self.dialog.wants_tls:
+            self._wake_up()
+        else:
+            self._write()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._shaking_hands:
+            self._finish(Ending.LOST)
+        self._alive.discard(self)
+
+    # -- writing and waiting ---------------------------------------------------------------------
+    def _write(self) -> None:
+        data = self.dialog.outgoing()
+        if data and self._transport is not None:
+            self._transport.write(data)
+            self._limit(COMMAND)
+
+    def _limit(self, seconds: float) -> None:
+        """The stage that begins now may take so long."""
+        self._until = min(self._end, self._loop.time() + seconds)
+
+    def _look(self) -> None:
+        if self._loop.time() < self._until:
+            self._timer = self._loop.call_at(self._until, self._look)
+        else:
+            self.abort(Ending.TIMED_OUT)
+
+    def _is_our_own_greeting(self) -> bool:
+        greeting = self.dialog.reply_to(Stage.GREETING)
+        return greeting is not None and greeting.text.partition(" ")[0].lower() == self._helo
+
+    async def _upgrade(self, server_name: str) -> None:
+        """STARTTLS was answered 220: the handshake, which has a timer of its own."""
+        self._stop_timer()
+        self._limit(TLS_HANDSHAKE)
+        self._wake = self._loop.create_future()
+        self._shaking_hands = True
+        try:
+            self._transport = await self._loop.start_tls(
+                self._transport,  # type: ignore[arg-type]  # there is one: it has been read from
+                self,
+                self._context,
+                server_hostname=server_name,
+                ssl_handshake_timeout=self._until - self._loop.time(),
+            )
+        except (OSError, ValueError):  # ValueError: no time is left, or the name fits no SNI
+            hung = self._loop.time() >= self._until
+            self.abort(Ending.TLS_TIMED_OUT if hung else Ending.TLS_FAILED)
+        finally:
+            self._shaking_hands = False
+            if self._transport is None or self._transport.is_closing():
+                self.connection_lost(None)  # a loop may not tell when a handshake fails
+        if self._ending is None:
+            self.dialog.tls_started()
+            self._write()
+            self._look()
+
+    # -- the end ---------------------------------------------------------------------------------
+    def _take_leave(self) -> None:
+        self._finish(Ending.FINISHED)
+        farewell = self.dialog.quit()
+        if farewell and self._transport is not None:
+            self._transport.write(farewell)
+            self._timer = self._loop.call_later(QUIT_LINGER, self.abort)
+        else:
+            self.abort()
+
+    def _finish(self, ending: Ending) -> None:
+        """Note how it ended, once, and wake `run`."""
+        self._stop_timer()
+        if self._ending is None:
+            self._ending = ending
+            self._wake_up()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wake_up(self) -> None:
+        if not self._wake.done():
+            self._wake.set_result(None)
