@@ -22,10 +22,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, Self
 
 import dns.exception
 import dns.flags
@@ -38,6 +38,7 @@ import dns.rdatatype
 import dns.rrset
 
 from gate.reason import GateError
+from gate.testing.dns_listener import DnsListener, Send, Stream
 
 TTL: Final = 300
 """Seconds, of records that name no other."""
@@ -45,7 +46,6 @@ PLAIN_DATAGRAM: Final = 512
 """Octets of an answer to a question without EDNS (RFC 1035 section 4.2.1)."""
 REMEMBERED: Final = 10_000
 """Questions kept in the log: a sandbox may run for days."""
-PORTS_TRIED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +92,6 @@ class Packets:
     make: Callable[[Query], Iterable[bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """TCP only: these bytes as they are, length and all; then the end of the connection, or not."""
-
-    data: bytes
-    close: bool = True
-
-
 SILENT: Final = Packets(lambda query: ())
 NXDOMAIN: Final = Rcode("NXDOMAIN")
 SERVFAIL: Final = Rcode("SERVFAIL")
@@ -112,7 +104,6 @@ class Query:
     """One question as it came in."""
 
     message: dns.message.Message
-    wire: bytes
     tcp: bool
 
     @property
@@ -122,7 +113,7 @@ class Query:
 
     @property
     def type(self) -> str:
-        """ "MX", "A", …"""
+        """MX, A, …"""
         return dns.rdatatype.to_text(self.message.question[0].rdtype)
 
     def __str__(self) -> str:
@@ -156,10 +147,9 @@ class FakeZones:
         """Every question: "example.test MX", with " tcp" behind it if it came that way."""
         self.unplanned: deque[str] = deque(maxlen=REMEMBERED)
         """Questions for names that are not in the plan."""
-        self._datagrams: asyncio.DatagramTransport | None = None
-        self._listener: asyncio.Server | None = None
-        self._streams: set[asyncio.Transport] = set()
+        self._listener = DnsListener(self._respond)
         self._later: set[asyncio.TimerHandle] = set()
+        self._news = asyncio.Event()
 
     def __setitem__(self, key: str, value: Value) -> None:
         """Plan an answer from now on. Raises `GateError` for a text that is no record."""
@@ -168,24 +158,8 @@ class FakeZones:
         self._plan[key.lower()] = value
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        for _ in range(PORTS_TRIED):
-            datagrams, _ = await loop.create_datagram_endpoint(
-                lambda: _Datagrams(self), local_addr=(self._host, 0)
-            )
-            port = datagrams.get_extra_info("sockname")[1]
-            try:
-                if self._tcp:
-                    self._listener = await loop.create_server(
-                        lambda: _Connection(self), self._host, port
-                    )
-            except OSError:  # another program has this port for TCP
-                datagrams.close()
-                continue
-            self._datagrams = datagrams
-            self.server = (self._host, port)
-            return self
-        raise GateError(f"no port of {self._host} is free for both UDP and TCP")
+        self.server = await self._listener.open(self._host, tcp=self._tcp)
+        return self
 
     async def __aexit__(
         self,
@@ -195,21 +169,23 @@ class FakeZones:
     ) -> None:
         for handle in self._later:
             handle.cancel()
-        if self._datagrams is not None:
-            self._datagrams.close()
-        for stream in tuple(self._streams):
-            stream.abort()
-        if self._listener is not None:
-            self._listener.close()
-            await self._listener.wait_closed()
+        await self._listener.close()
 
-    def respond(self, wire: bytes, *, tcp: bool, send: Callable[[bytes | Stream], None]) -> None:
-        """Answer one message by calling `send`, now or later."""
+    async def asked(self, count: int = 1) -> None:
+        """Wait until as many questions have come in."""
+        while len(self.queries) < count:
+            self._news.clear()
+            await self._news.wait()
+
+    def _respond(self, wire: bytes, tcp: bool, send: Send) -> None:
         try:
-            query = Query(dns.message.from_wire(wire), wire, tcp)
+            query = Query(dns.message.from_wire(wire), tcp)
         except dns.exception.DNSException:
             return
+        if not query.message.question:
+            return
         self.queries.append(str(query))
+        self._news.set()
         value = self._planned(query.name, query.type)
         if value is None:
             self.unplanned.append(str(query))
@@ -226,7 +202,7 @@ class FakeZones:
         keys = (key for form in forms for key in (f"{form} {rdtype.lower()}", form))
         return next((self._plan[key] for key in keys if key in self._plan), None)
 
-    def _send(self, value: Value, query: Query, send: Callable[[bytes | Stream], None]) -> None:
+    def _send(self, value: Value, query: Query, send: Send) -> None:
         while isinstance(value, Turns):
             value = value.take()
         if isinstance(value, Late):
@@ -246,7 +222,7 @@ class FakeZones:
         else:
             send(self._fitting(self._answer(value, query), query))
 
-    def _send_later(self, late: Late, query: Query, send: Callable[[bytes | Stream], None]) -> None:
+    def _send_later(self, late: Late, query: Query, send: Send) -> None:
         def now() -> None:
             self._later.discard(handle)
             self._send(late.then, query, send)
@@ -257,25 +233,24 @@ class FakeZones:
     def _answer(self, value: Value, query: Query) -> dns.message.Message:
         """The answer of a plain resolver: records, aliases and what they lead to, or absence."""
         answer = query.blank()
+        rdtype = query.message.question[0].rdtype
         name, seen = query.name, {query.name}
         while not isinstance(value, Rcode):
             records = [_rrset(name, text) for text in _records(value)]
-            answer.answer.extend(r for r in records if r.rdtype == query.message.question[0].rdtype)
+            answer.answer.extend(r for r in records if r.rdtype in (rdtype, dns.rdatatype.CNAME))
             alias = next((r for r in records if r.rdtype == dns.rdatatype.CNAME), None)
-            if alias is None:
+            if alias is None or rdtype == dns.rdatatype.CNAME:
                 break
-            if alias not in answer.answer:
-                answer.answer.append(alias)
             name = alias[0].target.to_text(omit_final_dot=True).lower()
             planned = self._planned(name, query.type)
-            if planned is None or name in seen or not isinstance(planned, str | Sequence | Rcode):
-                return answer
+            if name in seen or not isinstance(planned, str | Sequence | Rcode):
+                return answer  # as a resolver that does not follow any further
             seen.add(name)
             value = planned
         if isinstance(value, Rcode):
             answer.set_rcode(dns.rcode.from_text(value.name))
-        has_soa = not isinstance(value, Rcode) or (value.name == "NXDOMAIN" and value.soa)
-        if has_soa and not any(r.rdtype == query.message.question[0].rdtype for r in answer.answer):
+        absent = value.name == "NXDOMAIN" and value.soa if isinstance(value, Rcode) else True
+        if absent and not any(r.rdtype == rdtype for r in answer.answer):
             answer.authority.append(self._soa(name))
         return answer
 
@@ -296,14 +271,6 @@ class FakeZones:
         edns = query.message.edns >= 0
         limit = max(query.message.payload, PLAIN_DATAGRAM) if edns else PLAIN_DATAGRAM
         return wire if query.tcp or len(wire) <= limit else _truncated(query)
-
-    def enter(self, stream: asyncio.Transport) -> None:
-        """A TCP connection was opened."""
-        self._streams.add(stream)
-
-    def leave(self, stream: asyncio.Transport) -> None:
-        """A TCP connection is gone."""
-        self._streams.discard(stream)
 
 
 def _records(value: Value | None) -> Sequence[str]:
@@ -334,54 +301,3 @@ def _truncated(query: Query) -> bytes:
     answer = query.blank()
     answer.flags |= dns.flags.TC
     return answer.to_wire()
-
-
-class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, zones: FakeZones) -> None:
-        self._zones = zones
-        self._transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        def send(packet: bytes | Stream) -> None:
-            if self._transport is not None and isinstance(packet, bytes):
-                self._transport.sendto(packet, addr)
-
-        self._zones.respond(data, tcp=False, send=send)
-
-
-@dataclass(slots=True, eq=False)
-class _Connection(asyncio.Protocol):
-    _zones: FakeZones
-    _buffer: bytearray = field(default_factory=bytearray)
-    _transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._zones.enter(self._transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while len(self._buffer) >= 2:
-            end = 2 + int.from_bytes(self._buffer[:2], "big")
-            if len(self._buffer) < end:
-                return
-            wire = bytes(self._buffer[2:end])
-            del self._buffer[:end]
-            self._zones.respond(wire, tcp=True, send=self._send)
-
-    def _send(self, packet: bytes | Stream) -> None:
-        if self._transport is None or self._transport.is_closing():
-            return
-        if isinstance(packet, Stream):
-            self._transport.write(packet.data)
-            if packet.close:
-                self._transport.close()
-        else:
-            self._transport.write(len(packet).to_bytes(2, "big") + packet)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._transport is not None:
-            self._zones.leave(self._transport)
