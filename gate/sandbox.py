@@ -107,7 +107,7 @@ EXAMPLES: Final = (
     Example("jane@inbox.test", Reason.ACCEPTED_EMAIL, "an ordinary mailbox"),
     Example("slow-500@inbox.test", Reason.ACCEPTED_EMAIL, "answers after as many milliseconds"),
     Example("jane@secure.test", Reason.ACCEPTED_EMAIL, "a host that insists on TLS"),
-    Example("jane@inbox", Reason.INVALID_EMAIL, "no top-level domain"),
+    Example("jane..doe@inbox.test", Reason.INVALID_EMAIL, "two dots in a row"),
     Example("jane@nxdomain.test", Reason.INVALID_DOMAIN, "a domain that does not exist"),
     Example("jane@no-mx.test", Reason.NO_MX, "a domain without mail servers"),
     Example("jane@null-mx.test", Reason.NULL_MX, "a domain that takes no mail, and says so"),
