@@ -41,7 +41,7 @@ LAB_HELO = "gate.invalid"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the gate says it is in the dialogue; `note` says why there is none, or how it was made."""
+    """Who the gate says it is in the dialogue; `note` says how the name was come by."""
 
     helo: str
     mail_from: str
