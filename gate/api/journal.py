@@ -1,0 +1,157 @@
+"""The one log line of each decision, and the metrics that go with it.
+
+What it promises: every decision writes exactly one line, with the fields of `Line`, on whatever
+path it was reached; a line holds a keyed hash and the domain, never an address; it is JSON in
+printable ASCII, so nothing a stranger typed can end it or colour a terminal.
+
+Lines are gathered for `LOG_FLUSH` seconds and written together: that takes them off the time of
+the answer. What a killed process loses is that much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import Struct
+from prometheus_client import Counter
+
+from gate import metrics
+from gate.answer import Answer
+from gate.budget import LOG_FLUSH
+from gate.reason import Choice
+
+_NOT_PLAIN = re.compile(rb"[^\x20-\x7e]")
+_encode = msgspec.json.Encoder().encode
+
+
+class Line(Struct, gc=False):
+    """The fields of a decision line, in the order they are written.
+
+    `key`: public, secret or siteverify. `decision` is what the caller was told, `would_be` what
+    the site's policy says; they differ in observe mode and where a browser may not know. `outcome`
+    is siteverify's: success, or an error code.
+    """
+
+    ts: float
+    request: str
+    site: str
+    key: str
+    check: str | None
+    address: str | None
+    domain: str | None
+    result: str | None
+    reason: str | None
+    decision: str | None
+    because: str | None
+    would_be: str | None
+    final: bool | None
+    remembered: bool | None
+    outcome: str | None
+    duration_ms: float
+    budget_ms: int
+    event: str = "decision"
+
+
+class Note(NamedTuple):
+    """A decision of /v1/check as it is set down while the caller waits.
+
+    `at` is Unix time, `address` the keyed hash, `told` what was answered.
+    """
+
+    answer: Answer
+    at: float
+    request: str
+    site: str
+    key: str
+    told: Choice
+    address: bytes | None
+    seconds: float
+    budget_ms: int
+
+
+class Journal:
+    """Gathers decisions. `write` takes whole lines; it must not block for long."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._waiting: list[Note | Line] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._counters: dict[tuple[str, ...], Counter] = {}
+
+    def wrote(self, entry: Note | Line) -> None:
+        """Set a decision down; it is written within `LOG_FLUSH`."""
+        self._waiting.append(entry)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LOG_FLUSH, self.flush)
+
+    def flush(self) -> None:
+        """Write what has been gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        text = bytearray()
+        for entry in waiting:
+            line = _line(entry) if isinstance(entry, Note) else entry
+            self._count(line)
+            text += _plain(line) + b"\n"
+        try:
+            self._write(bytes(text))
+        except OSError:
+            metrics.LINES_LOST.inc(len(waiting))
+
+    def _count(self, line: Line) -> None:
+        if line.result is None or line.reason is None or line.decision is None:
+            return
+        labels = (line.result, line.reason, line.decision, line.key)
+        counter = self._counters.get(labels)
+        if counter is None:
+            counter = self._counters[labels] = metrics.DECISIONS.labels(*labels)
+        counter.inc()
+        metrics.CHECK_SECONDS.observe(line.duration_ms / 1000)
+        if line.would_be == Choice.BLOCK and line.decision != Choice.BLOCK:
+            metrics.WOULD_BLOCK.inc()
+
+
+def _line(note: Note) -> Line:
+    answer = note.answer
+    verdict, decision, cached = answer.verdict, answer.decision, answer.cached
+    return Line(
+        ts=round(note.at, 3),
+        request=note.request,
+        site=note.site,
+        key=note.key,
+        check=answer.id,
+        address=note.address.hex() if note.address is not None else None,
+        domain=answer.address.domain if answer.address is not None else None,
+        result=verdict.result,
+        reason=verdict.reason,
+        decision=note.told,
+        because=decision.because,
+        would_be=decision.would_be,
+        final=verdict.final,
+        remembered=cached.mailbox is not None or cached.accept_all is not None,
+        outcome=None,
+        duration_ms=round(note.seconds * 1000, 2),
+        budget_ms=note.budget_ms,
+    )
+
+
+FIELDS: Final = Line.__struct_encode_fields__
+"""Names of the fields of a decision line; they do not change between versions."""
+
+
+def _plain(line: Line) -> bytes:
+    """The line in printable ASCII; only an operator's own site name can need escapes."""
+    text = _encode(line)
+    if _NOT_PLAIN.search(text) is None:
+        return text
+    escaped = json.dumps(msgspec.to_builtins(line), separators=(",", ":")).encode()
+    return escaped.replace(b"\x7f", b"\\u007f")

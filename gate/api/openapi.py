@@ -1,0 +1,267 @@
+"""The OpenAPI 3.1 document, put together from the tables the code itself runs on.
+
+Schemas come from the very records that are read and written, reasons from gate/reason.py, problems
+from gate/api/problems.py; only the paths are written by hand. So the document cannot promise a
+field that is not there.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+import gate
+from gate.api.answer import COARSE, BrowserAnswer, FullAnswer
+from gate.api.problems import KINDS, URN
+from gate.api.requests import CheckBody, PrefetchBody, SiteverifyBody
+from gate.api.siteverify import ERROR_CODES, SiteverifyAnswer
+from gate.reason import MEANING, VERDICT_OF, Reason
+
+_RECORDS: Final = (
+    CheckBody,
+    PrefetchBody,
+    SiteverifyBody,
+    FullAnswer,
+    BrowserAnswer,
+    SiteverifyAnswer,
+)
+Json = dict[str, Any]
+
+_SECRET: Final[list[Json]] = [{"secret_key": []}]
+_PAGE_OR_SECRET: Final[list[Json]] = [{"secret_key": []}, {}]
+
+
+@cache
+def document() -> bytes:
+    """The document as JSON text."""
+    return msgspec.json.format(msgspec.json.encode(_document()), indent=2)
+
+
+def _document() -> Json:
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Signup gate",
+            "version": gate.__version__,
+            "description": "Tells a signup form whether an e-mail address can receive mail. A bad "
+            "address is a verdict with status 200; errors are RFC 9457 problem documents.",
+        },
+        "paths": {
+            "/v1/check": {"post": _check()},
+            "/v1/checks/{id}": {"get": _find()},
+            "/v1/prefetch": {"post": _prefetch()},
+            "/v1/siteverify": {"post": _siteverify()},
+            "/healthz": {"get": _plain("healthz", "Whether the process lives.", "Health")},
+            "/readyz": {"get": _readyz()},
+            "/openapi.json": {"get": _openapi()},
+        },
+        "components": {
+            "schemas": _schemas(),
+            "responses": {name: _problem(name) for name in KINDS},
+            "securitySchemes": {
+                "secret_key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "`sk_…`, for servers. Pages send `sitekey` in the body instead "
+                    "(or `pk_…` here).",
+                }
+            },
+        },
+    }
+
+
+def _check() -> Json:
+    return {
+        "operationId": "check",
+        "summary": "Check one address.",
+        "security": _PAGE_OR_SECRET,
+        "requestBody": _body("CheckBody"),
+        "responses": {
+            "200": _json(
+                "A verdict: the whole answer for a secret key, the trimmed one for a site key.",
+                {
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/FullAnswer"},
+                        {"$ref": "#/components/schemas/BrowserAnswer"},
+                    ]
+                },
+            ),
+            **_problems(
+                "invalid_request",
+                "missing_key",
+                "origin_not_allowed",
+                "body_timeout",
+                "body_too_large",
+                "unsupported_media_type",
+                "wrong_host",
+                "too_many_requests",
+                "internal_error",
+                "unavailable",
+            ),
+        },
+    }
+
+
+def _find() -> Json:
+    return {
+        "operationId": "find_check",
+        "summary": "The newest answer of an earlier check, a late verdict included.",
+        "security": _SECRET,
+        "parameters": [
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "description": "`id` of the answer",
+                "schema": {"type": "string"},
+            }
+        ],
+        "responses": {
+            "200": _json("The answer.", {"$ref": "#/components/schemas/FullAnswer"}),
+            **_problems(
+                "invalid_request",
+                "missing_key",
+                "not_found",
+                "wrong_host",
+                "too_many_requests",
+                "internal_error",
+                "unavailable",
+            ),
+        },
+    }
+
+
+def _prefetch() -> Json:
+    return {
+        "operationId": "prefetch",
+        "summary": "Look a domain up in advance, while its address is still being typed.",
+        "security": _PAGE_OR_SECRET,
+        "requestBody": _body("PrefetchBody"),
+        "responses": {
+            "204": {"description": "Taken note of."},
+            **_problems(
+                "invalid_request",
+                "missing_key",
+                "origin_not_allowed",
+                "body_timeout",
+                "body_too_large",
+                "unsupported_media_type",
+                "wrong_host",
+                "too_many_requests",
+                "internal_error",
+                "unavailable",
+            ),
+        },
+    }
+
+
+def _siteverify() -> Json:
+    return {
+        "operationId": "siteverify",
+        "summary": "Verify a form's token, or check an address now. Turnstile's shape.",
+        "security": _PAGE_OR_SECRET,
+        "requestBody": _body("SiteverifyBody"),
+        "responses": {
+            "200": _json(
+                "The answer; errors are in `error-codes`: " + ", ".join(ERROR_CODES) + ".",
+                {"$ref": "#/components/schemas/SiteverifyAnswer"},
+            ),
+            **_problems(
+                "invalid_request",
+                "body_timeout",
+                "body_too_large",
+                "unsupported_media_type",
+                "wrong_host",
+                "too_many_requests",
+                "unavailable",
+            ),
+        },
+    }
+
+
+def _readyz() -> Json:
+    described = _plain("readyz", "Whether it can answer checks, and how well.", "Readiness")
+    described["responses"]["503"] = {"$ref": "#/components/responses/unavailable"}
+    return described
+
+
+def _plain(name: str, summary: str, schema: str) -> Json:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "security": [],
+        "responses": {"200": _json(summary, {"$ref": f"#/components/schemas/{schema}"})},
+    }
+
+
+def _openapi() -> Json:
+    return {
+        "operationId": "openapi",
+        "summary": "This document.",
+        "security": [],
+        "responses": {"200": _json("OpenAPI 3.1.", {"type": "object"})},
+    }
+
+
+def _body(schema: str) -> Json:
+    reference = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    kinds = ("application/json", "application/x-www-form-urlencoded")
+    return {"required": True, "content": dict.fromkeys(kinds, reference)}
+
+
+def _json(description: str, schema: Json) -> Json:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _problems(*names: str) -> Json:
+    return {str(KINDS[name].status): {"$ref": f"#/components/responses/{name}"} for name in names}
+
+
+def _problem(name: str) -> Json:
+    kind = KINDS[name]
+    same_status = [other for other, row in KINDS.items() if row.status == kind.status]
+    properties = {
+        "type": {"type": "string", "enum": [URN + other for other in same_status]},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "const": kind.status},
+        "detail": {"type": "string"},
+    }
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    content = {"application/problem+json": {"schema": schema}}
+    return {"description": kind.title + ".", "content": content}
+
+
+def _schemas() -> Json:
+    _, schemas = msgspec.json.schema_components(
+        _RECORDS, ref_template="#/components/schemas/{name}"
+    )
+    schemas["Reason"]["description"] = (
+        "A closed list; treat a value you do not know as unknown.\n"
+        + ("\n".join(f"- `{r}` ({VERDICT_OF[r]}): {MEANING[r]}" for r in Reason))
+    )
+    schemas["BrowserAnswer"]["properties"]["reason"]["enum"] = list(COARSE)
+    for name in ("FullAnswer", "BrowserAnswer", "SiteverifyAnswer"):
+        schemas[name]["required"] = [
+            field
+            for field in schemas[name]["properties"]
+            if field not in ("detail", "position", "trace", "transcript")
+        ]
+    schemas["Health"] = {
+        "type": "object",
+        "properties": {"status": {"const": "ok"}},
+        "required": ["status"],
+    }
+    schemas["Readiness"] = {
+        "type": "object",
+        "properties": {
+            "status": {"enum": ["ready", "degraded"]},
+            "store": {"enum": ["ok", "failing"]},
+            "probing": {"enum": ["on", "sandbox", "off"]},
+            "resolver": {"enum": ["ok", "failing"]},
+        },
+        "required": ["status", "store", "probing", "resolver"],
+        "description": "degraded: checks are answered, but unremembered, or unknown.",
+    }
+    return schemas

@@ -1,0 +1,114 @@
+"""The application: routes, and the engine that is open while it runs. Wiring only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from gate import metrics
+from gate.api.checks import Checks
+from gate.api.front import Front, Routes
+from gate.api.guard import Guard
+from gate.api.journal import Journal
+from gate.api.ops import ON_ERROR, Ops, describe
+from gate.api.peer import Peers
+from gate.api.quota import Quota
+from gate.api.service import Service
+from gate.api.sites import Tenants, refuse_open_development, tenants_of
+from gate.api.siteverify import Siteverify
+from gate.engine import Engine, open_engine
+from gate.settings import Settings
+
+Opener = Callable[[Settings], AbstractAsyncContextManager[Engine]]
+Write = Callable[[bytes], object]
+
+
+def write_stderr(text: bytes) -> None:
+    """Where decision lines go unless somebody says otherwise."""
+    sys.stderr.buffer.write(text)
+    sys.stderr.buffer.flush()
+
+
+class App:
+    """The ASGI application of one `Settings`. Its lifespan opens and closes the engine."""
+
+    def __init__(self, settings: Settings, opener: Opener, write: Write) -> None:
+        refuse_open_development(settings)
+        self._settings = settings
+        self._opener = opener
+        self._write = write
+        self._front = Front(Starlette(lifespan=lambda _: self._lifespan()))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._front(scope, receive, send)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Engine]:
+        """Answer requests while this is held. The server does it; so can a test."""
+        async with self._opener(self._settings) as engine:
+            journal = Journal(self._write)
+            service = Service(engine, self._guard(engine), journal)
+            checks = Checks(service)
+            metrics.watch(
+                flights=lambda: engine.checker.flights,
+                store_healthy=lambda: engine.store.healthy,
+            )
+            self._front.routes = _routes(service, checks, Siteverify(service), Ops(engine))
+            try:
+                yield engine
+            finally:
+                self._front.routes = None
+                await checks.close()
+                journal.flush()
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncIterator[None]:
+        async with self.open():
+            yield
+
+    def _guard(self, engine: Engine) -> Guard:
+        settings = self._settings
+        sandbox = settings.sandbox.enabled
+        loopback = sandbox or engine.development_secret is not None
+        tenants: Tenants = tenants_of(engine.sites, loopback=loopback)
+        peers = Peers(settings.server.trusted_proxies)
+        return Guard(tenants, Quota(engine.clock), peers, settings.limits)
+
+
+def _routes(service: Service, checks: Checks, siteverify: Siteverify, ops: Ops) -> Routes:
+    cold = Starlette(
+        routes=[
+            Route("/v1/checks/{id}", checks.find),
+            Route("/healthz", ops.healthz),
+            Route("/readyz", ops.readyz),
+            Route("/openapi.json", describe),
+            Route("/", ops.page),
+        ],
+        exception_handlers=ON_ERROR,
+    )
+    return Routes(
+        hot={
+            "/v1/check": checks.check,
+            "/v1/prefetch": checks.prefetch,
+            "/v1/siteverify": siteverify,
+        },
+        cold=cold,
+        tenants=service.guard.tenants,
+        clock=service.engine.clock,
+        development=service.engine.development_secret is not None,
+    )
+
+
+def create_app(
+    settings: Settings, *, opener: Opener = open_engine, write: Write = write_stderr
+) -> App:
+    """The application, not yet open. `write` receives whole decision lines.
+
+    Raises `GateError` when the settings would open a development site to the world.
+    """
+    return App(settings, opener, write)
