@@ -74,11 +74,11 @@ async def open_store(url: str, *, wall: Clock, capacity: int) -> Store:
     it cannot be written, is damaged, belongs to another program, to another process now, or to a
     newer gate.
     """
-    kind, _, name = url.partition(":")
-    if kind == "memory" and not name:
+    if url == "memory:":
         from gate.store.memory import MemoryStore
 
         return MemoryStore(wall=wall, capacity=capacity)
+    kind, _, name = url.partition(":")
     if kind == "sqlite" and name:
         from gate.store.sqlite import SqliteStore
 

@@ -60,6 +60,10 @@ class Unusable(Exception):
     """The file cannot be used now. The message says why, and what to do."""
 
 
+class Damaged(Unusable):
+    """What is in the file is not what was written; only another file in its place helps."""
+
+
 class Row(NamedTuple):
     """A value and when it expires (Unix seconds)."""
 
@@ -98,7 +102,7 @@ class StoreFile:
             )
             self._claim_file(connection)
             if check and (damage := _damage(connection)):
-                raise Unusable(f"{self.path}: is damaged ({damage}); {_mend_damage(self.path)}")
+                raise Damaged(f"{self.path}: is damaged ({damage}); {_mend_damage(self.path)}")
             self._prove_writable(connection)
             self._inode = self.path.stat().st_ino
             self._secrets = dict(connection.execute("SELECT name, value FROM secret"))
@@ -244,18 +248,19 @@ class StoreFile:
     def _unusable(self, error: sqlite3.Error | OSError) -> Unusable:
         """SQLite's error as a sentence that ends with what to do."""
         name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(_DAMAGE):
+            return Damaged(f"{self.path}: {error}; {_mend_damage(self.path)}")
         for prefix, advice in _ADVICE.items():
             if name.startswith(prefix):
-                return Unusable(f"{self.path}: {error}; {advice or _mend_damage(self.path)}")
+                return Unusable(f"{self.path}: {error}; {advice}")
         return Unusable(f"{self.path}: {error} ({name or type(error).__name__})")
 
 
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _MAKE_WRITABLE = "give the gate's user permission to write it and its directory"
 _ADVICE = {
     "SQLITE_BUSY": "another process has it: stop that one, or give each gate a file of its own",
     "SQLITE_LOCKED": "another process has it: stop that one, or give each gate a file of its own",
-    "SQLITE_CORRUPT": "",
-    "SQLITE_NOTADB": "",
     "SQLITE_READONLY": _MAKE_WRITABLE,
     "SQLITE_CANTOPEN": _MAKE_WRITABLE,
     "SQLITE_PERM": _MAKE_WRITABLE,
@@ -263,7 +268,7 @@ _ADVICE = {
     "SQLITE_FULL": "make room on the disk",
     "SQLITE_IOERR": "look at the disk: it is full, has a quota, or fails",
 }
-"""What to do, by the beginning of SQLite's name of the error. "": the file is damaged."""
+"""What to do, by the beginning of SQLite's name of the error."""
 
 
 def _mend_damage(path: Path) -> str:

@@ -34,7 +34,7 @@ from gate.budget import (
     Clock,
 )
 from gate.reason import GateError
-from gate.store.file import ClaimRow, Row, StoreFile, Unusable, check_library
+from gate.store.file import ClaimRow, Damaged, Row, StoreFile, Unusable, check_library
 from gate.store.memory import ClaimBook, Recent
 
 UNWRITTEN: Final = 50_000
@@ -57,6 +57,7 @@ class SqliteStore:
         self._recent = Recent(capacity, wall)
         self._claims = ClaimBook(capacity, wall)
         self._trouble: str | None = None
+        self._damaged = False
         self._unwritten: dict[bytes, Row | None] = {}
         self._being_written: dict[bytes, Row | None] = {}
         self._undecided: dict[bytes, tuple[ClaimRow, Decision]] = {}
@@ -229,7 +230,8 @@ class SqliteStore:
         with self._in_file:
             now = self._wall()
             if self._trouble is not None:
-                self._file.open(check=False)
+                # A damaged file may well take a write; it is looked through before it is trusted.
+                self._file.open(check=self._damaged)
             decided = self._file.write(records, claims, now) if records or claims else []
             if not 0 <= now - self._swept_at < STORE_SWEEP and not self._file.sweep(now):
                 self._swept_at = now
@@ -247,12 +249,14 @@ class SqliteStore:
         if self._trouble is None:
             log.error("%s; checks are answered but not remembered", error)
         self._trouble = str(error)
+        self._damaged = self._damaged or isinstance(error, Damaged)
         self._work.set()
 
     def _heal(self) -> None:
         if self._trouble is not None:
             log.warning("%s: can be written again", self._file.path)
         self._trouble = None
+        self._damaged = False
 
 
 async def _happens(event: asyncio.Event, *, within: float) -> None:
