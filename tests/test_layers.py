@@ -14,8 +14,8 @@ ROOT = Path(gate.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("reason", "budget", "settings", "address", "trace", "smtp.reply"),
-    ("flags", "typo", "smtp.command", "smtp.provider", "smtp.rules", "smtp.wording"),
-    ("smtp.dialog",),
+    ("lists", "smtp.command", "smtp.provider", "smtp.rules", "smtp.wording"),
+    ("flags", "typo", "smtp.dialog"),
     ("smtp.classify", "smtp.explain", "smtp.walk", "smtp.throttle", "token"),
     ("egress",),
     ("dns", "store"),
