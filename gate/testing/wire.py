@@ -21,7 +21,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from gate.reason import GateError
 
@@ -94,8 +94,8 @@ class Connection(asyncio.Protocol):
     # -- what asyncio calls ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A cast, not a check: the transports of uvloop have no such base class.
+        self._transport = cast(asyncio.Transport, transport)
         self.peer = transport.get_extra_info("peername")[:2]
         self.task = asyncio.ensure_future(self._serve(self))
 

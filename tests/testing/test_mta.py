@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from gate.reason import GateError
 from gate.testing import (
@@ -72,13 +73,17 @@ async def talk(
 
 
 def play(
-    server: SmtpListener, conversation: Callable[[Client], Awaitable[None]], times: int = 1
+    server: SmtpListener,
+    conversation: Callable[[Client], Awaitable[None]],
+    times: int = 1,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
     async def main() -> None:
         async with server:
             await talk(server, conversation, times)
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
 
 
 def test_every_transcript_parses_and_says_what_it_is() -> None:
@@ -213,7 +218,9 @@ def test_reset_arrives_as_a_reset_and_refuse_as_refused() -> None:
     async def never(client: Client) -> None:
         raise AssertionError("connected")
 
-    play(ScriptedMta(transcript("reset_after_one_byte")), is_reset)
+    for loop_factory in (None, uvloop.new_event_loop):
+        mta = ScriptedMta(transcript("reset_after_one_byte"))
+        play(mta, is_reset, loop_factory=loop_factory)
     with pytest.raises(ConnectionRefusedError):
         play(ScriptedMta(transcript("refused")), never)
 
@@ -243,8 +250,13 @@ def test_a_flood_nobody_reads_is_not_held_in_memory() -> None:
     assert sum(len(piece.data) for piece in mta.connections[0].log) < 64 * 1024
 
 
-@pytest.mark.parametrize("name", ["tls_required", "tls_expired"])
-def test_starttls_and_what_follows_is_logged_decrypted(name: str) -> None:
+TLS = [("tls_required", None), ("tls_expired", None), ("tls_required", uvloop.new_event_loop)]
+
+
+@pytest.mark.parametrize(("name", "loop_factory"), TLS, ids=["sound", "expired", "uvloop"])
+def test_starttls_and_what_follows_is_logged_decrypted(
+    name: str, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
+) -> None:
     mta = ScriptedMta(transcript(name))
 
     async def conversation(client: Client) -> None:
@@ -257,7 +269,7 @@ def test_starttls_and_what_follows_is_logged_decrypted(name: str) -> None:
         answers = await client.ask("MAIL FROM:<p@gate.test>", "RCPT TO:<jane@a.test>")
         assert answers[1] == "250 2.1.5 ok"
 
-    play(mta, conversation)
+    play(mta, conversation, loop_factory=loop_factory)
     assert mta.lines[-1] == "RCPT TO:<jane@a.test>"
     assert mta.connections[0].tls
 

@@ -1,0 +1,140 @@
+"""The command line: options, and which command they belong to.
+
+What it promises: misuse ends with status 2 and a line on stderr that says what to do; a pipe that
+closes and Ctrl-C end it without a traceback; only the command that is run is imported, because a
+help text must not wait for a DNS library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gate import __version__
+from gate.reason import GateError
+
+JOBS: Final = 8
+"""Checks at the same time, unless --jobs says otherwise; a destination never sees more than two."""
+PORT: Final = 8080
+MISUSE: Final = 2
+INTERRUPTED: Final = 128 + signal.SIGINT
+PIPE_CLOSED: Final = 128 + signal.SIGPIPE
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status. Without `argv`: the process's arguments."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character gets its code, not an exception.
+            stream.reconfigure(errors="backslashreplace")
+    options = _parser().parse_args(argv)
+    run: Run = options.run
+    try:
+        status = run(options)
+        sys.stdout.flush()
+        return status
+    except GateError as error:
+        sys.stderr.write(f"gate: {error}\n")
+        return MISUSE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is still buffered would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gate", description="Tells a signup form whether an e-mail address can receive mail."
+    )
+    parser.add_argument("--version", action="version", version=f"gate {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Run, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        sub.set_defaults(run=run)
+        return sub
+
+    _add_config(command("serve", _serve, "answer checks over HTTP"))
+    _add_check(command("check", _check, "check addresses; - reads them from standard input"))
+    demo = command("demo", _demo, "serve with a practice mail world and a page to try")
+    demo.add_argument("--port", type=int, default=PORT, metavar="N", help=f"default {PORT}")
+    keys = command("keys", _keys, "make keys for a site")
+    new = keys.add_subparsers(title="actions", metavar="ACTION", required=True)
+    pair = new.add_parser("new", help="print a new pair and the settings that belong to it")
+    pair.add_argument("--name", default="my site", help="name of the site, for you and the log")
+    _add_explain(command("explain-reply", _explain, "say what replies of mail servers mean"))
+    command("settings", _settings, "list every setting, its default and its meaning")
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", help="settings; else $GATE_CONFIG, else ./gate.toml"
+    )
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument("address", nargs="+", metavar="ADDRESS")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--jobs", type=int, default=JOBS, metavar="N", help=f"checks at once; default {JOBS}"
+    )
+    parser.add_argument("--timeout-ms", type=int, metavar="N", help="longest time of one check")
+    parser.add_argument("--explain", action="store_true", help="add timed steps and the dialogue")
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "reply", nargs="*", metavar="REPLY", help="a raw reply; none: read standard input"
+    )
+    parser.add_argument("--stage", default="rcpt", help="what was answered; default rcpt")
+    parser.add_argument("--provider", metavar="NAME", help="a name of providers.toml")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from gate.cli.serving import serve
+
+    return serve(options.config)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from gate.cli.serving import demo
+
+    return demo(options.port)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from gate.cli.check import run
+
+    return run(options)
+
+
+def _keys(options: argparse.Namespace) -> int:
+    from gate.cli.printing import new_pair
+
+    sys.stdout.write(new_pair(options.name))
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> int:
+    from gate.cli.printing import settings_table
+
+    sys.stdout.write(settings_table())
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from gate.cli.explain import run
+
+    return run(options)
