@@ -64,35 +64,38 @@ class Shared(Generic[K, V]):
     """Running work by key. Whoever joins waits as long as they can; the last to leave ends it."""
 
     def __init__(self) -> None:
-        self._running: dict[K, tuple[asyncio.Task[V], list[None]]] = {}
-        self._tasks: set[asyncio.Task[V]] = set()
+        self._running: dict[K, asyncio.Task[V]] = {}
+        self._waiting: dict[asyncio.Task[V], int] = {}
 
-    async def join(
-        self, key: K, start: Callable[[], Coroutine[Any, Any, V]], timeout: float | None = None
-    ) -> V | None:
-        """The result of the work under `key`, begun if need be; None after `timeout` seconds."""
-        if key not in self._running:
-            task = asyncio.create_task(start())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            self._running[key] = task, []
-        task, waiting = self._running[key]
-        waiting.append(None)
-        try:
-            await asyncio.wait({task}, timeout=timeout)
-            return task.result() if task.done() and not task.cancelled() else None
-        finally:
-            waiting.pop()
-            if task.done() or not waiting:
+    def join(self, key: K, start: Callable[[], Coroutine[Any, Any, V]]) -> asyncio.Task[V]:
+        """The work under `key`, begun if need be. Each call calls for a `leave`."""
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.create_task(start())
+            self._waiting[task] = 0
+            task.add_done_callback(lambda done: self._forget(key, done))
+        self._waiting[task] += 1
+        return task
+
+    def leave(self, key: K, task: asyncio.Task[V]) -> None:
+        """Wait no longer, whether the work is done or not."""
+        if task in self._waiting:
+            self._waiting[task] -= 1
+            if not self._waiting[task]:
                 task.cancel()
-                if self._running.get(key, (None,))[0] is task:
-                    del self._running[key]
+                if self._running.get(key) is task:
+                    del self._running[key]  # nobody is to join work that is being ended
+
+    def _forget(self, key: K, task: asyncio.Task[V]) -> None:
+        del self._waiting[task]
+        if self._running.get(key) is task:
+            del self._running[key]
 
     async def close(self) -> None:
-        """End all work; whoever waits gets None."""
-        for task in self._tasks:
+        """End all work; its tasks are cancelled."""
+        for task in self._waiting:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._waiting, return_exceptions=True)
 
 
 class Memory(LRUCache[str, V]):
@@ -164,15 +167,33 @@ class Answers:
         answer = self._domains.get(name) if rdtype == MX else self._hosts.get((name, rdtype))
         return answer if answer is not None and self._clock() < answer.expires else None
 
+    def begin(self, name: str, rdtype: int, allowance: Allowance) -> asyncio.Task[Answer]:
+        """The look-up of what is not remembered, shared with all who want it; then `end` it."""
+        return self._running.join((name, rdtype), lambda: self._find(name, rdtype, allowance))
+
+    def end(self, name: str, rdtype: int, task: asyncio.Task[Answer]) -> None:
+        """Wait no longer for what `begin` gave."""
+        self._running.leave((name, rdtype), task)
+
     async def ask(self, name: str, rdtype: int, allowance: Allowance) -> Answer:
         """The answer, remembered or asked for. `allowance` pays for the questions."""
         known = self.remembered(name, rdtype)
         if known is not None:
             return known
-        found = await self._running.join(
-            (name, rdtype), lambda: self._find(name, rdtype, allowance)
-        )
-        return found or self._failed(Failure("closed", lasting=False))
+        if rdtype == MX:  # asked for by the one look-up of its domain's route: nobody to share with
+            return await self._find(name, rdtype, allowance)
+        task = self.begin(name, rdtype, allowance)
+        try:
+            await asyncio.wait({task})
+            return self.outcome(task)
+        finally:
+            self.end(name, rdtype, task)
+
+    def outcome(self, task: asyncio.Task[Answer]) -> Answer:
+        """The answer of a look-up that is done; one that was ended by `close` failed."""
+        if task.cancelled():
+            return self._failed(Failure("closed", lasting=False))
+        return task.result()
 
     async def close(self) -> None:
         """End the look-ups that are under way."""

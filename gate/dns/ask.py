@@ -259,7 +259,7 @@ class Lookup:
         talk.send(self.clock())
 
     def _question(self, *, mixed: bool = True) -> Question:
-        case = self.random.getrandbits(len(self.name)) if mixed else 0
+        case = self.random.getrandbits(8 * (len(self.name) + 2)) if mixed else 0
         return Question.about(self.name, self.rdtype, id=self.random.getrandbits(16), case=case)
 
     async def _listen(self, deadline: Deadline) -> None:

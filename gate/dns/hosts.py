@@ -55,21 +55,22 @@ class Hosts:
         for _, name in self._targets:
             for rdtype in (A, AAAA):
                 known = answers.remembered(name, rdtype)
-                if known is not None:
-                    self._known[name, rdtype] = known
+                if known is None:
+                    running[answers.begin(name, rdtype, allowance)] = name, rdtype
                 else:
-                    task = asyncio.create_task(answers.ask(name, rdtype, allowance))
-                    running[task] = name, rdtype
+                    self._known[name, rdtype] = known
+        begun = dict(running)
         try:
-            await self._gather(running, clock)
+            await self._gather(running, answers, clock)
         finally:
             if running:
                 self._expires = clock() + DNS_FAILURE
-                for task in running:
-                    task.cancel()
-                await asyncio.wait(running)
+            for task, key in begun.items():
+                answers.end(*key, task)
 
-    async def _gather(self, running: dict[asyncio.Task[Answer], Key], clock: Clock) -> None:
+    async def _gather(
+        self, running: dict[asyncio.Task[Answer], Key], answers: Answers, clock: Clock
+    ) -> None:
         """Move answers from `running` to what is known, until that is enough."""
         ends_at = float("inf")
         while running:
@@ -87,7 +88,7 @@ class Hosts:
                 return_when=asyncio.FIRST_COMPLETED,
             )
             for task in done:
-                self._known[running.pop(task)] = task.result()
+                self._known[running.pop(task)] = answers.outcome(task)
 
     def _patience(self) -> float | None:
         """Seconds the answers still missing are worth; None: as long as it takes."""

@@ -131,8 +131,14 @@ class Resolver:
             return self._without(domain, Reason.INVALID_DOMAIN, "not_public")
         if deadline.passed:
             return self._without(domain, Reason.DNS_ERROR, "timeout")
-        found = await self._running.join(domain, lambda: self._find(domain), deadline.left())
-        return found or self._without(domain, Reason.DNS_ERROR, "timeout")
+        task = self._running.join(domain, lambda: self._find(domain))
+        try:
+            await asyncio.wait({task}, timeout=deadline.left())
+            if task.done() and not task.cancelled():
+                return task.result()
+            return self._without(domain, Reason.DNS_ERROR, "timeout")
+        finally:
+            self._running.leave(domain, task)
 
     async def invents_names(self, deadline: Deadline) -> bool | None:
         """True if the resolvers give addresses to names that nobody has; None: not determined.

@@ -23,7 +23,9 @@ import re
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from string import ascii_lowercase
 from typing import Final
 
 from gate.reason import GateError, RemoteProtocolError
@@ -67,6 +69,8 @@ _OPT_RECORD = struct.pack("!BHHIH", 0, OPT, MAX_DATAGRAM, 0, 0)
 _BARE_ERRORS = frozenset({FORMERR, SERVFAIL, NOTIMP, REFUSED})
 _ROOT = b"\0"
 
+_CASE_BITS = bytes(0x20 if chr(octet) in ascii_lowercase else 0 for octet in range(256))
+"""Which bit of an octet of a name is its letter case; lengths of labels are below any letter."""
 _LABEL = re.compile(rb"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
@@ -82,9 +86,13 @@ class Question:
 
     @classmethod
     def about(cls, name: str, rdtype: int, *, id: int, case: int) -> Question:
-        """A question for `name`; bit i of `case` says whether its i-th character is upper case."""
-        mixed = "".join(c.upper() if case >> i & 1 else c for i, c in enumerate(name))
-        return cls(id & 0xFFFF, encode(mixed) + struct.pack("!HH", rdtype, _IN), rdtype)
+        """A question for `name` (lower case). `case`: eight bits for each octet of the name on the
+        wire, of which the one that tells upper from lower case is used where there is a letter.
+        """
+        wire = encode(name)
+        letters = int.from_bytes(wire.translate(_CASE_BITS), "big")
+        mixed = (int.from_bytes(wire, "big") ^ letters & case).to_bytes(len(wire), "big")
+        return cls(id & 0xFFFF, mixed + struct.pack("!HH", rdtype, _IN), rdtype)
 
     def message(self, *, edns: bool) -> bytes:
         """The query message, recursion desired."""
@@ -121,6 +129,7 @@ class Reply:
     """Name servers in place of an answer: the sender does not recurse (RFC 2308 section 2.2)."""
 
 
+@lru_cache(maxsize=1024)
 def encode(name: str) -> bytes:
     """The wire form of a name given as ASCII text without the final dot. Raises `GateError`."""
     wire = bytearray()

@@ -63,28 +63,28 @@ def test_shared_work_ends_with_the_last_who_waits() -> None:
     async def body() -> list[str]:
         shared: Shared[str, str] = Shared()
         events = []
-        never = asyncio.Event()
 
         async def work() -> str:
             events.append("begun")
             try:
-                await never.wait()
+                await asyncio.Event().wait()
             finally:
                 events.append("ended")
             return "done"
 
-        assert await shared.join("key", work, 0.01) is None
-        first = asyncio.create_task(shared.join("key", work))
-        second = asyncio.create_task(shared.join("key", work, 0.05))
-        assert await second is None
+        first, second = shared.join("key", work), shared.join("key", work)
+        assert first is second
+        await asyncio.sleep(0)
+        shared.leave("key", first)
+        await asyncio.sleep(0)
         events.append("one has left")
-        first.cancel()
-        await asyncio.wait({first})
+        shared.leave("key", second)
+        assert shared.join("key", work) is not first, "nobody joins work that is being ended"
+        await asyncio.sleep(0)
         await shared.close()
         return events
 
-    events = asyncio.run(body())
-    assert events == ["begun", "ended", "begun", "one has left", "ended"]
+    assert asyncio.run(body()) == ["begun", "one has left", "ended", "begun", "ended"]
 
 
 def test_an_error_of_ours_reaches_everybody_who_waits() -> None:
@@ -94,7 +94,7 @@ def test_an_error_of_ours_reaches_everybody_who_waits() -> None:
         async def work() -> str:
             raise RuntimeError("a bug")
 
-        joins = [shared.join("key", work) for _ in range(3)]
-        return list(await asyncio.gather(*joins, return_exceptions=True))
+        tasks = [shared.join("key", work) for _ in range(3)]
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
 
     assert [str(result) for result in asyncio.run(body())] == ["a bug"] * 3

@@ -30,7 +30,9 @@ from gate.dns.wire import (
 from gate.reason import GateError, RemoteProtocolError
 
 NAME = "many.test"
-QUESTION = Question.about(NAME, MX, id=0x1234, case=0b101)
+CASE = int.from_bytes(b"\x20\x00" * 8)
+"""Every other octet of a name."""
+QUESTION = Question.about(NAME, MX, id=0x1234, case=CASE)
 FIRST_RECORD = 12 + len(QUESTION.section)
 FIRST_TARGET = FIRST_RECORD + 2 + 10 + 2
 """Where the MX name of a first record with a compressed owner stands."""
@@ -84,9 +86,11 @@ def kept(raw: bytes, question: Question = QUESTION) -> Reply | str | None:
 
 
 def test_a_question_is_what_dnspython_reads() -> None:
-    question = Question.about("mx.example.test", A, id=7, case=0b1010)
+    question = Question.about(
+        "mx.example.test", A, id=7, case=int.from_bytes(b"\0\0\x20\xff" + bytes(13))
+    )
     theirs = dns.message.from_wire(question.message(edns=True))
-    assert theirs.question[0].to_text() == "mX.Example.test. IN A"
+    assert theirs.question[0].to_text() == "mX.example.test. IN A"
     assert (theirs.id, theirs.payload, theirs.flags) == (7, 1232, dns.flags.RD)
     assert dns.message.from_wire(question.message(edns=False)).edns == -1
 
@@ -110,7 +114,7 @@ NOT_OURS = [
     ("two_questions", header(questions=2) + QUESTION.section * 2),
     ("another_name", header() + Question.about("other.test", MX, id=0, case=0).section),
     ("another_case", header() + Question.about(NAME, MX, id=0, case=0).section),
-    ("another_type", header() + Question.about(NAME, A, id=0, case=0b101).section),
+    ("another_type", header() + Question.about(NAME, A, id=0, case=CASE).section),
     ("another_class", header() + QUESTION.section[:-1] + b"\x03"),
 ]
 
@@ -252,7 +256,7 @@ NAMES = st.lists(LABELS, min_size=1, max_size=5).map(".".join)
     st.integers(0, 2**31 - 1),
 )
 def test_reads_what_dnspython_writes(name: str, hosts: list[tuple[int, str]], ttl: int) -> None:
-    question = Question.about(name.lower(), MX, id=99, case=0b1011011)
+    question = Question.about(name.lower(), MX, id=99, case=CASE)
     answer = dns.message.make_response(dns.message.from_wire(question.message(edns=True)))
     records = [f"{preference} {host}." for preference, host in hosts]
     owner = answer.question[0].name
