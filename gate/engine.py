@@ -13,16 +13,17 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from typing import Protocol
 
 from gate import metrics
 from gate.budget import Clock
 from gate.checker import Checker
 from gate.dns import Resolver, system_servers
-from gate.egress import Dialer, Source, own_addresses
+from gate.egress import Dialer, IPAddress, Seam, Source, own_addresses
 from gate.memory import Memory
 from gate.sandbox import Sandbox
 from gate.settings import Settings, Site, server_of
@@ -37,6 +38,21 @@ log = logging.getLogger("gate.engine")
 SANDBOX_ZONE = "test"
 LAB_HELO = "gate.invalid"
 """Greets in a lab that gave no name; the TLD can never be anybody's (RFC 6761)."""
+
+
+class World(Protocol):
+    """A mail world of one's own on loopback: the sandbox, or what a test or benchmark opens.
+
+    `stubs` are the resolvers of its zones, `seam` leads from its addresses to its listeners, and
+    `seam_addresses` are let through the address guard for that reason only.
+    """
+
+    @property
+    def stubs(self) -> Mapping[str, Sequence[tuple[str, int]]]: ...
+    @property
+    def seam(self) -> Seam: ...
+    @property
+    def seam_addresses(self) -> Collection[IPAddress]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,33 +85,34 @@ async def open_engine(
     settings: Settings,
     *,
     store_url: str | None = None,
+    world: World | None = None,
     clock: Clock = time.monotonic,
     wall: Clock = time.time,
 ) -> AsyncIterator[Engine]:
     """Everything a check needs, closed again in the reverse order.
 
     `store_url` overrides the setting: the CLI keeps its facts in memory, so that it never
-    contends with a running server for one file. Raises `GateError` with what to do.
+    contends with a running server for one file. `world`: an open one, instead of the sandbox.
+    Raises `GateError` with what to do.
     """
     async with AsyncExitStack() as stack:
         url = store_url or settings.store.url
         store = await open_store(url, wall=wall, capacity=settings.limits.verdicts)
         stack.push_async_callback(store.close)
         keys = await _keys(settings, store)
-        sandbox = None
-        if settings.sandbox.enabled:
-            sandbox = await stack.enter_async_context(Sandbox())
-        resolver = _resolver(settings, sandbox, clock)
+        if world is None and settings.sandbox.enabled:
+            world = await stack.enter_async_context(Sandbox())
+        resolver = _resolver(settings, world, clock)
         stack.push_async_callback(resolver.close)
         identity = identity_of(settings, socket.gethostname())
-        prober = _prober(settings, sandbox, identity, clock)
+        prober = _prober(settings, world, identity, clock)
         stack.push_async_callback(prober.close)
         checker = Checker(
             resolver=resolver,
             prober=prober,
             memory=Memory(store, keys, wall),
             control_of=_control(keys),
-            may_probe=_may_probe(settings, sandbox is not None, identity),
+            may_probe=_may_probe(settings, world, identity),
             clock=clock,
             wall=wall,
         )
@@ -129,12 +146,11 @@ async def _keys(settings: Settings, store: Store) -> Keys:
     return Keys((await store.keyring())["master"])
 
 
-def _resolver(settings: Settings, sandbox: Sandbox | None, clock: Clock) -> Resolver:
+def _resolver(settings: Settings, world: World | None, clock: Clock) -> Resolver:
     servers = [server_of(text) for text in settings.dns.servers] or system_servers()
-    stubs: Mapping[str, Sequence[tuple[str, int]]] = sandbox.stubs if sandbox else {}
     return Resolver(
         servers,
-        stubs=stubs,
+        stubs=world.stubs if world else {},
         private_names=bool(settings.egress.allow),
         clock=clock,
         random=random.SystemRandom(),
@@ -142,7 +158,7 @@ def _resolver(settings: Settings, sandbox: Sandbox | None, clock: Clock) -> Reso
 
 
 def _prober(
-    settings: Settings, sandbox: Sandbox | None, identity: Identity | None, clock: Clock
+    settings: Settings, world: World | None, identity: Identity | None, clock: Clock
 ) -> Prober:
     spoken = identity or Identity(f"gate.{SANDBOX_ZONE}", f"postmaster@gate.{SANDBOX_ZONE}")
     sources = [
@@ -155,8 +171,8 @@ def _prober(
     dialer = Dialer(
         sources=sources or [Source(None, spoken.helo)],
         allow=allow,
-        seam=sandbox.seam if sandbox else None,
-        seam_addresses=sandbox.seam_addresses if sandbox else (),
+        seam=world.seam if world else None,
+        seam_addresses=world.seam_addresses if world else (),
         own=own_addresses(),
         on_blocked=metrics.egress_blocked,
     )
@@ -177,17 +193,19 @@ def _prober(
 
 
 def _may_probe(
-    settings: Settings, sandboxed: bool, identity: Identity | None
+    settings: Settings, world: World | None, identity: Identity | None
 ) -> Callable[[str], bool]:
     """Which domains' mail servers may be asked: all, none, or those of the sandbox."""
     if settings.probe.enabled and identity is not None:
         return lambda domain: True
     if not settings.probe.enabled:
         return lambda domain: False
+    where = "except in the sandbox" if world else "everywhere"
     log.warning(
-        "probing is off: set probe.helo and probe.mail_from to a name and a mailbox of yours"
+        "probing is off %s: set probe.helo and probe.mail_from to a name and a mailbox of yours",
+        where,
     )
-    return lambda domain: sandboxed and domain.endswith(f".{SANDBOX_ZONE}")
+    return lambda domain: world is not None and domain.endswith(f".{SANDBOX_ZONE}")
 
 
 def _control(keys: Keys) -> Callable[[str], str]:
