@@ -101,7 +101,8 @@ def _world() -> str:
     groups = "\n".join(_group(*group) for group in GROUPS)
     return f"""\
     <h2>Practice addresses</h2>
-    <p>One for each reason, served by real mail servers inside this process. Choose one.</p>
+    <p>One for each reason, served by real mail servers inside this process. Choose one. The reason
+    beside it is what your server is told; a page is told less.</p>
 {groups}"""
 
 

@@ -31,6 +31,14 @@
     message.textContent = input.value ? "" : hint;
     suggestion.hidden = true;
     state("idle");
+    forget();
+  }
+
+  // What was said of one address must not stand beside the next.
+  function forget() {
+    show("decision").replaceChildren("–");
+    for (const id of ["reason", "final", "took"]) show(id).textContent = "–";
+    show("raw").textContent = "POST /v1/check";
   }
 
   function chip(decision) {
@@ -49,7 +57,8 @@
     last = answer;
     const sure = answer.reason !== "unconfirmed" && answer.reason !== "timeout" && answer.reason !== "throttled";
     state(answer.decision === "allow" && !sure ? "unknown" : answer.decision);
-    message.textContent = answer.message || (answer.decision === "allow" && sure ? "This address can receive mail." : "");
+    const good = sure ? "This address can receive mail." : "Nothing was proved: the person is let in.";
+    message.textContent = answer.message || (answer.decision === "allow" ? good : "");
     suggestion.hidden = !answer.did_you_mean;
     suggestion.textContent = answer.did_you_mean ? "Did you mean " + answer.did_you_mean + "?" : "";
     suggestion.dataset.address = answer.did_you_mean || "";
@@ -62,8 +71,7 @@
   function fail(text) {
     state("idle");
     message.textContent = text;
-    show("decision").replaceChildren("–");
-    for (const id of ["reason", "final", "took"]) show(id).textContent = "–";
+    forget();
   }
 
   async function ask(email, again) {
