@@ -11,10 +11,14 @@ from gate.testing.mailhost import HostRules, MailHost
 from gate.testing.mta import ScriptedMta, transcript, transcripts
 from gate.testing.seam import Seam
 from gate.testing.wire import Connection, Piece, SmtpListener
+from gate.testing.zones import NXDOMAIN, SERVFAIL, FakeZones
 
 __all__ = [
+    "NXDOMAIN",
+    "SERVFAIL",
     "Connection",
     "FakeClock",
+    "FakeZones",
     "HostRules",
     "MailHost",
     "Piece",

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gate.budget import PRACTICE_IDLE, Clock
-from gate.testing.wire import Connection, SmtpListener, server_context
+from gate.testing.tls import server_context
+from gate.testing.wire import Connection, SmtpListener
 
 SLOW = "slow-"
 """`slow-1500@…` is a mailbox whose RCPT takes 1500 ms to be answered."""

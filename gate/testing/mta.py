@@ -23,7 +23,8 @@ from types import MappingProxyType
 from typing import Final
 
 from gate.reason import GateError
-from gate.testing.wire import Connection, SmtpListener, server_context
+from gate.testing.tls import server_context
+from gate.testing.wire import Connection, SmtpListener
 
 TRANSCRIPTS: Final = Path(__file__).parent / "transcripts"
 CRLF: Final = b"\r\n"
