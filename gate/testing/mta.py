@@ -202,6 +202,7 @@ class _Player:
         while left > 0:
             await self._send(one * min(piece, left))
             left -= piece
+            await asyncio.sleep(0)  # whoever reads must get its turn, and news of its leaving
 
     async def _stream(self, text: str) -> None:
         """As flood, without a line end anywhere."""
@@ -211,6 +212,7 @@ class _Player:
         while left > 0:
             await self._send(piece[:left])
             left -= FLOOD_PIECE
+            await asyncio.sleep(0)
 
     async def _split_from_here(self, _: str) -> None:
         self._split = True

@@ -148,7 +148,7 @@ class Connection(asyncio.Protocol):
 
     async def send(self, data: bytes) -> None:
         """Write, waiting while the client does not read. ConnectionResetError once it has gone."""
-        if self._transport is None or self.lost.is_set():
+        if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError
         self.bytes_sent += len(data)
         self.log.append(Piece(time.monotonic(), True, data[:PIECE_SHOWN]))
@@ -279,7 +279,9 @@ class SmtpListener:
     async def __aenter__(self) -> Self:
         host, port = self._where
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = sock = socket.socket(family, socket.SOCK_STREAM)
+        # Named TCP, because asyncio leaves Nagle's algorithm on for a socket that is not, and each
+        # reply of several lines then takes 40 ms.
+        self._socket = sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
         # A socket that is bound and does not listen refuses connections and keeps its port.

@@ -199,6 +199,31 @@ def test_split_sends_one_octet_a_segment_and_cork_one_write() -> None:
         assert len(mta.connections[0].log) == pieces
 
 
+def test_several_replies_in_a_row_leave_at_once() -> None:
+    """Nagle's algorithm would keep the second one back for 40 ms."""
+    mta = ScriptedMta("S: 220 one\nS: 220 two\nS: 220 three\n*eof")
+    took: list[float] = []
+
+    async def conversation(client: Client) -> None:
+        began = asyncio.get_running_loop().time()
+        await client.rest()
+        took.append(asyncio.get_running_loop().time() - began)
+
+    play(mta, conversation, times=5)
+    assert min(took) < 0.03
+
+
+@pytest.mark.parametrize("script", ["*flood 1000000000 250 x", "*stream 1000000000000 x"])
+def test_a_flood_ends_when_the_client_leaves(script: str) -> None:
+    async def conversation(client: Client) -> None:
+        await client.reader.readexactly(100_000)
+        client.writer.transport.abort()
+
+    mta = ScriptedMta(script)
+    play(mta, conversation)
+    assert mta.connections[0].lost.is_set()
+
+
 def test_noise_is_the_same_in_every_run() -> None:
     heard: list[bytes] = []
 
