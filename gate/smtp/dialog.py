@@ -358,8 +358,8 @@ class Dialog:
     def _sender_refused(self, reply: Reply) -> None:
         """No transaction: there is nothing to ask in it, and nothing to reset.
 
-        Of the random address's sender, the replies behind it are awaited: their number proves that
-        the mailbox's answer is its own.
+        If it is the random address's, the replies behind it are awaited all the same: only their
+        number proves that the mailbox's answer, which was accepted before, is its own.
         """
         self._mail_taken = False
         self._plan = []

@@ -34,7 +34,7 @@ MAX_REPLY: Final = 16 * 1024
 MAX_SESSION: Final = 64 * 1024
 """Octets of all replies on a connection: a whole probe reads about one KiB."""
 
-_LONGEST: Final = MAX_LINE - 2
+_LONGEST: Final = MAX_LINE - 2  # without the line end, which counts as two octets even if it is one
 _TOO_LONG: Final = f"a line over {MAX_LINE}, a reply over {MAX_LINES} lines or {MAX_REPLY} octets"
 _NOT_SMTP: Final = "a line is not an SMTP reply"
 

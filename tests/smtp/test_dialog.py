@@ -148,7 +148,7 @@ def play(transcript: Transcript, cut: Cut) -> tuple[Dialog, bool]:
 @pytest.mark.parametrize("cut", ["whole", "octets"])
 @pytest.mark.parametrize("name", TRANSCRIPTS)
 def test_a_transcript_is_played_to_its_end(name: str, cut: Cut) -> None:
-    assert TRANSCRIPTS[name].steps[-1][0] == "="
+    assert "=" in dict(TRANSCRIPTS[name].steps)
     play(TRANSCRIPTS[name], cut)
 
 
@@ -166,8 +166,9 @@ def test_replies_that_follow_a_transcript_break_it_and_withdraw_its_answers(name
     assert dialog.outgoing() == b""
     assert dialog.quit() == b""
     assert all(dialog.reply_to(stage) is None for stage in Stage)
-    with pytest.raises(RemoteProtocolError):
-        dialog.receive(b"250 ok\r\n")
+    for more in (b"250 ok\r\n", b"421 bye\r\n", b""):
+        with pytest.raises(RemoteProtocolError):
+            dialog.receive(more)
 
 
 # -- rules ----------------------------------------------------------------------------------------
@@ -350,8 +351,10 @@ def test_replies_staged_ahead_break_the_dialogue(truth: Truth, where: str, extra
     assert dialog.reply_to(Stage.RCPT) is None
 
 
-codes = st.sampled_from([220, 221, 250, 251, 252, 334, 354, 421, 450, 451, 500, 503, 530, 550])
-a_yes, an_answer = {250, 251, 252}, {250, 251, 252, 450, 451, 500, 503, 550}
+codes = st.sampled_from(
+    [200, 220, 221, 250, 251, 252, 334, 354, 400, 421, 450, 451, 500, 503, 530, 550]
+)
+a_yes, an_answer = {200, 250, 251, 252}, {200, 250, 251, 252, 400, 450, 451, 500, 503, 550}
 
 
 @given(mail=codes, real=codes, random=codes, rset=codes, group=st.booleans())
@@ -378,4 +381,4 @@ def test_whatever_the_codes_the_mailboxs_answer_is_the_reply_to_its_rcpt(
     if mail in a_yes and rset in a_yes and {real, random} <= an_answer:
         assert not broken
         assert answer is not None
-        assert control is not None or (400 <= real < 500 and not group)
+        assert (control is None) == (real in {400, 450, 451} and not group)
