@@ -31,9 +31,9 @@ from gate.api.connection import Connection, House
 from gate.api.logs import to_stderr
 from gate.api.peer import Peers
 from gate.api.sites import refuse_open_development
-from gate.app import create_app
+from gate.app import Opener, create_app
 from gate.budget import HTTP_IDLE, HTTP_STOP, HTTP_SWEEP, LOOP_LAG
-from gate.engine import Engine
+from gate.engine import Engine, open_engine
 from gate.reason import GateError
 from gate.settings import Settings
 
@@ -114,8 +114,16 @@ def serve(settings: Settings) -> None:
         runner.run(run(settings))
 
 
-async def run(settings: Settings, *, started: Callable[[Bound], None] | None = None) -> None:
-    """The whole life of the server. `started` is called once it answers; tests use it."""
+async def run(
+    settings: Settings,
+    *,
+    started: Callable[[Bound], None] | None = None,
+    opener: Opener = open_engine,
+) -> None:
+    """The whole life of the server. `started` is called once it answers.
+
+    Tests and benchmarks use `started`, and an `opener` that brings a mail world of their own.
+    """
     refuse_open_development(settings)
     most = connections_most(settings)
     with ExitStack() as stack:
@@ -124,7 +132,7 @@ async def run(settings: Settings, *, started: Callable[[Bound], None] | None = N
         admin = None
         if server.admin_port:
             admin = stack.enter_context(bind(ADMIN_HOST, server.admin_port, "server.admin_port"))
-        app = create_app(settings)
+        app = create_app(settings, opener=opener)
         async with app.open() as engine:
             peers = Peers((*server.trusted_proxies, "127.0.0.0/8", "::1/128"))
             house = House(most=most, exempt=peers.is_trusted)

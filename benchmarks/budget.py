@@ -1,0 +1,199 @@
+"""Do answers keep their deadline while mail servers keep us waiting? (promise S5)
+
+A gate in a process of its own, and mail servers that greet and never say another word. Each caller
+gives a `timeout_ms`; its answer has to leave within it. Measured at the caller, over HTTP; beside
+it a mailbox that is remembered, asked in the same moments.
+
+    python -m benchmarks.budget [tarpits in flight] [rounds]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from ipaddress import ip_address
+from multiprocessing.connection import Connection as Pipe
+
+import uvloop
+
+from gate.egress import IPAddress
+from gate.engine import Engine, open_engine
+from gate.server import Bound, run
+from gate.settings import Settings, parse
+from gate.testing import HostRules, MailHost, ScriptedMta, Seam, transcript
+from gate.testing.zones import FakeZones
+
+BUDGETS_MS = (300, 800, 2500)
+GRACE_MS = 100
+FIRST_PIT = ip_address("198.18.0.1")
+"""Benchmarking space (RFC 2544), which the guard denies but for the seam."""
+SECRET = "s" * 40
+SETTINGS = parse(
+    {
+        "probe": {"helo": "gate.test", "mail_from": "probe@gate.test"},
+        "limits": {"dialogues": 3000},
+        "server": {"secret": SECRET, "port": 0, "admin_port": 0},
+    }
+)
+
+
+class Tarpits:
+    """`d0.test`, `d1.test`, … each with a host of its own that never answers; `good.test` does."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.seam = Seam()
+        self.stubs: dict[str, list[tuple[str, int]]] = {}
+
+    @property
+    def seam_addresses(self) -> frozenset[IPAddress]:
+        return self.seam.addresses
+
+    async def serve(self, pipe: Pipe) -> None:
+        """Open the world and the gate before it, tell the port and the secret, stay until asked."""
+        good = MailHost(HostRules(users=("jane", "joe")), strict=False)
+        async with ScriptedMta(transcript("silent"), strict=False, history=1) as pit, good:
+            plan = {"good.test": "MX 1 mx.good.test", "mx.good.test": "A 203.0.113.1"}
+            self.seam.add("203.0.113.1", good.address)
+            for number in range(self.count):
+                ip = str(FIRST_PIT + number)
+                self.seam.add(ip, pit.address)
+                plan |= {f"d{number}.test": f"MX 1 mx{number}.test", f"mx{number}.test": f"A {ip}"}
+            async with FakeZones(plan) as zones:
+                self.stubs = {"test": [zones.server]}
+                await self._gate(pipe)
+
+    async def _gate(self, pipe: Pipe) -> None:
+        @asynccontextmanager
+        async def opener(settings: Settings) -> AsyncIterator[Engine]:
+            async with open_engine(settings, store_url="memory:", world=self) as engine:
+                secrets.append(str(engine.development_secret))
+                yield engine
+
+        def started(bound: Bound) -> None:
+            pipe.send((bound.port, secrets[0]))
+            stopping.append(asyncio.create_task(self._stop(pipe, bound)))
+
+        secrets: list[str] = []
+        stopping: list[asyncio.Task[None]] = []
+        await run(SETTINGS, started=started, opener=opener)
+
+    async def _stop(self, pipe: Pipe, bound: Bound) -> None:
+        await asyncio.to_thread(pipe.recv)
+        bound.stop()
+
+
+def _child(count: int, pipe: Pipe) -> None:
+    uvloop.run(Tarpits(count).serve(pipe))
+
+
+@contextmanager
+def gate_before_tarpits(count: int) -> Iterator[tuple[int, str]]:
+    """A running gate: its port and a secret key."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_child, args=(count, theirs))
+    child.start()
+    theirs.close()
+    try:
+        port, secret = ours.recv()
+        yield port, secret
+    finally:
+        ours.send("stop")
+        child.join(20)
+
+
+class Caller:
+    """One keep-alive connection. Bare on purpose: a client library would be what is measured."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def ask(self, secret: str, email: str, budget_ms: int) -> tuple[float, str]:
+        """Milliseconds from request to answer, and the reason given."""
+        body = json.dumps({"email": email, "timeout_ms": budget_ms}).encode()
+        head = (
+            f"POST /v1/check HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {secret}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        started = time.perf_counter()
+        self._writer.write(head.encode() + body)
+        head_back = await self._reader.readuntil(b"\r\n\r\n")
+        length = int(head_back.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        answer = json.loads(await self._reader.readexactly(length))
+        elapsed = (time.perf_counter() - started) * 1000
+        assert head_back.startswith(b"HTTP/1.1 200"), answer
+        return elapsed, answer["reason"]
+
+    async def close(self) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+async def callers(port: int, count: int) -> list[Caller]:
+    """Connections that stand before anything is timed."""
+    return [Caller(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(count)]
+
+
+async def measure(port: int, secret: str, tarpits: int, rounds: int) -> list[dict[str, float]]:
+    """One row per budget: every answer of the tarpits, and of a remembered mailbox beside them."""
+    rows = []
+    fresh = iter(range(tarpits * rounds * len(BUDGETS_MS)))
+    waiting = await callers(port, tarpits)
+    (friend,) = await callers(port, 1)
+    await friend.ask(secret, "jane@good.test", 2500)
+    for budget in BUDGETS_MS:
+        late: list[float] = []
+        cached: list[float] = []
+        for _ in range(rounds):
+            asked = [
+                asyncio.create_task(caller.ask(secret, f"jane@d{next(fresh)}.test", budget))
+                for caller in waiting
+            ]
+            await asyncio.sleep(budget / 2000)
+            cached += [(await friend.ask(secret, "jane@good.test", budget))[0] for _ in range(50)]
+            answers = await asyncio.gather(*asked)
+            assert {reason for _, reason in answers} == {"timeout"}, Counter(r for _, r in answers)
+            late += [elapsed for elapsed, _ in answers]
+        rows.append(
+            {
+                "budget": budget,
+                "answers": len(late),
+                "p50": statistics.median(late),
+                "p99": statistics.quantiles(late, n=100)[98],
+                "over": max(late) - budget,
+                "cached": statistics.quantiles(cached, n=100)[98],
+            }
+        )
+    for caller in [*waiting, friend]:
+        await caller.close()
+    return rows
+
+
+def main() -> int:
+    """Measure and print; exit 1 when an answer came later than its budget + 100 ms."""
+    tarpits = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    with gate_before_tarpits(tarpits * rounds * len(BUDGETS_MS)) as (port, secret):
+        rows = uvloop.run(measure(port, secret, tarpits, rounds))
+    print(f"{tarpits} mail servers that greet and fall silent, asked at once, {rounds} rounds")
+    print(f"{'budget':>8} {'answers':>8} {'p50':>8} {'p99':>8} {'worst':>12} {'cached p99':>11}")
+    for row in rows:
+        print(
+            f"{row['budget']:>5.0f} ms {row['answers']:>8.0f} {row['p50']:>5.0f} ms "
+            f"{row['p99']:>5.0f} ms {row['over']:>+6.0f} ms over {row['cached']:>8.1f} ms"
+        )
+    worst = max(row["over"] for row in rows)
+    print(f"promise: every answer within its budget + {GRACE_MS} ms: worst is {worst:+.0f} ms")
+    return 0 if worst <= GRACE_MS else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
