@@ -171,7 +171,7 @@ def own_addresses() -> frozenset[IPAddress]:
             try:
                 with socket.socket(family, socket.SOCK_DGRAM) as sock:
                     sock.connect((target, SMTP_PORT))
-                    found.add(_address_of(sock.getsockname()))
+                    found.add(ip_address(sock.getsockname()[0]))
             except OSError:
                 continue
     return frozenset(found)
@@ -309,14 +309,11 @@ class Dialer:
         self, addresses: list[IPAddress], source: Source, deadline: Deadline
     ) -> tuple[socket.socket, IPAddress]:
         """The addresses of one family, one after the other, each with its share of the time."""
-        failure = NoConnect("timed out")
+        failure = NoConnect("no address")
         for index, ip in enumerate(addresses):
             share = deadline.left() / (len(addresses) - index)
             try:
-                async with asyncio.timeout(share):
-                    return await self._connect(ip, source), ip
-            except TimeoutError:
-                failure = NoConnect("timed out")
+                return await self._connect(ip, source, share), ip
             except OSError as error:
                 failure = _no_connect(error)
             except LookupError:
@@ -325,27 +322,56 @@ class Dialer:
                 break
         raise failure
 
-    async def _connect(self, ip: IPAddress, source: Source) -> socket.socket:
+    async def _connect(self, ip: IPAddress, source: Source, seconds: float) -> socket.socket:
         """A connected socket to `ip` and nobody else."""
         target = (str(ip), SMTP_PORT)
         if self._seam is not None:
             target = self._seam(ip, SMTP_PORT)
-        meant = ip_address(target[0])
-        family = socket.AF_INET6 if meant.version == 6 else socket.AF_INET
+        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            if source.ip is not None and source.ip.version == meant.version:
+            if source.ip is not None and (source.ip.version == 6) == (":" in target[0]):
                 sock.bind((str(source.ip), 0))
-            await asyncio.get_running_loop().sock_connect(sock, target)
-            if _address_of(sock.getpeername()) != meant:
+            await _connected(sock, target, seconds)
+            if not _same(sock.getpeername()[0], target[0]):
                 raise ConnectionAbortedError(errno.ECONNABORTED, "connected to another peer")
-            if self.classify(ip) is Egress.PUBLIC and _address_of(sock.getsockname()) == ip:
+            if _same(sock.getsockname()[0], str(ip)) and self.classify(ip) is Egress.PUBLIC:
                 raise ConnectionAbortedError(errno.ECONNABORTED, "connected to ourselves")
         except BaseException:
             sock.close()
             raise
         return sock
+
+
+async def _connected(
+    sock: socket.socket, target: tuple[str, int], seconds: float | None = None
+) -> None:
+    """Connect a non-blocking socket to an IP address. Raises `OSError`, `TimeoutError` too.
+
+    By hand, because `loop.sock_connect` under `asyncio.timeout` takes as much processor time as
+    all reads and writes of a dialogue together.
+    """
+    code = sock.connect_ex(target)
+    if code == errno.EINPROGRESS:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[bool] = loop.create_future()
+        loop.add_writer(sock, _settle, ready, True)
+        timer = None if seconds is None else loop.call_later(seconds, _settle, ready, False)
+        try:
+            in_time = await ready
+        finally:
+            loop.remove_writer(sock)
+            if timer is not None:
+                timer.cancel()
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if in_time else errno.ETIMEDOUT
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def _settle(ready: asyncio.Future[bool], in_time: bool) -> None:
+    if not ready.done():
+        ready.set_result(in_time)
 
 
 async def open_resolver_udp(
@@ -379,14 +405,13 @@ async def open_resolver_tcp(
     ip = ip_address(server[0])
     family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
-    loop = asyncio.get_running_loop()
     try:
         sock.setblocking(False)
-        await loop.sock_connect(sock, (str(ip), server[1]))
+        await _connected(sock, (str(ip), server[1]))
     except BaseException:
         sock.close()
         raise
-    return await loop.create_connection(factory, sock=sock)
+    return await asyncio.get_running_loop().create_connection(factory, sock=sock)
 
 
 def _lanes(addresses: Sequence[IPAddress]) -> list[list[IPAddress]]:
@@ -396,9 +421,9 @@ def _lanes(addresses: Sequence[IPAddress]) -> list[list[IPAddress]]:
     return [lane[: ADDRESSES_MOST // len(lanes)] for lane in lanes]
 
 
-def _address_of(name: tuple[str, int]) -> IPAddress:
-    """The address in a socket name; the kernel writes the zone of link-local ones behind it."""
-    return ip_address(name[0].partition("%")[0])
+def _same(one: str, other: str) -> bool:
+    """Whether two texts are the same address; the kernel writes zones behind link-local ones."""
+    return one == other or ip_address(one.partition("%")[0]) == ip_address(other)
 
 
 def _no_connect(error: OSError) -> NoConnect:

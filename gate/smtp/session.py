@@ -72,6 +72,7 @@ class Session(asyncio.Protocol):
         self._ending: Ending | None = None
         self._shaking_hands = False
         self._wake: asyncio.Future[None] = self._loop.create_future()
+        self._gone: asyncio.Future[None] | None = None
 
     async def run(self, server_name: str) -> Ending:
         """Talk until there is nothing more to learn. `server_name`: the host's, for TLS (SNI)."""
@@ -84,6 +85,12 @@ class Session(asyncio.Protocol):
             self.abort()
             raise
         return self._ending
+
+    async def gone(self) -> None:
+        """Wait until the connection no longer exists; `abort` is what makes that soon."""
+        if self in self._alive:
+            self._gone = self._loop.create_future()
+            await self._gone
 
     def abort(self, ending: Ending = Ending.LOST) -> None:
         """Drop the connection now, whatever is still to be written."""
@@ -124,6 +131,8 @@ class Session(asyncio.Protocol):
         if not self._shaking_hands:
             self._finish(Ending.LOST)
         self._alive.discard(self)
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
 
     # -- writing and waiting ---------------------------------------------------------------------
     def _write(self) -> None:

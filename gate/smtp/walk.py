@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from gate.budget import CONNECT, CONNECT_SHARE
-from gate.reason import Reason, Scope
+from gate.reason import Reason
 from gate.smtp.classify import Outcome
 from gate.smtp.dialog import Stage
 
@@ -81,9 +81,8 @@ def asks_another(outcome: Outcome, stage: Stage) -> bool:
         return True
     if outcome.reason is Reason.PROBE_BLOCKED:
         return stage is Stage.GREETING
-    if outcome.reason is Reason.DEFERRED and outcome.scope in (Scope.HOST, Scope.US):
-        return stage in _BEFORE_THE_ENVELOPE
-    return False
+    temporary = outcome.reason in (Reason.DEFERRED, Reason.GREYLISTED)
+    return temporary and stage in _BEFORE_THE_ENVELOPE
 
 
 def connect_seconds(left: float) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from gate.budget import CONNECT, CONNECT_SHARE
-from gate.reason import SCOPE_OF, Reason, Scope
+from gate.reason import SCOPE_OF, Reason
 from gate.smtp.classify import Outcome
 from gate.smtp.dialog import Stage
 from gate.smtp.reply import Reply
@@ -65,6 +65,7 @@ ROWS = [
     ("C08 closed at once", Reason.NO_CONNECT, Stage.GREETING, True),
     ("C12 554 banner", Reason.PROBE_BLOCKED, Stage.GREETING, True),
     ("C13 421 banner", Reason.DEFERRED, Stage.GREETING, True),
+    ("C13 450 banner", Reason.GREYLISTED, Stage.GREETING, True),
     ("C16 not SMTP", Reason.PROTOCOL_ERROR, Stage.GREETING, False),
     ("C17 ourselves", Reason.MX_UNROUTABLE, Stage.GREETING, False),
     ("E02 HELO refused", Reason.PROBE_BLOCKED, Stage.HELO, False),
@@ -95,15 +96,10 @@ def test_what_sends_us_to_the_next_host(
     assert len(visit_all(walk_of(10, 20), says(reason), stage)) == (2 if more else 1)
 
 
-def test_a_deferral_of_the_recipient_is_not_taken_to_another_host() -> None:
-    assert not asks_another(Outcome(Reason.DEFERRED, Scope.RECIPIENT), Stage.GREETING)
-
-
-def test_a_recipients_answer_is_never_taken_to_another_host() -> None:
-    for reason in Reason:
-        for stage in Stage:
-            if SCOPE_OF[reason] in (Scope.RECIPIENT, Scope.DOMAIN):
-                assert not asks_another(says(reason), stage)
+def test_an_answer_to_the_envelope_is_never_taken_to_another_host_for_a_second_opinion() -> None:
+    for reason in set(Reason) - {Reason.NO_CONNECT, Reason.RELAY_DENIED}:
+        for stage in (Stage.MAIL, Stage.RCPT):
+            assert not asks_another(says(reason), stage)
 
 
 # (what the first host says, what the second says, whose word counts)
