@@ -220,6 +220,20 @@ def test_the_handshake_is_the_shells_only_when_it_is_wanted() -> None:
         dialog.tls_failed()
 
 
+@pytest.mark.parametrize(
+    ("code", "asked"), [(250, True), (299, True), (400, False), (499, False), (500, True)]
+)
+def test_one_by_one_only_a_temporary_refusal_spares_the_random_address(
+    code: int, asked: bool
+) -> None:
+    dialog = make_dialog()
+    for said in (b"220 mx", b"250 mx", b"250 ok", b"%d so be it" % code, b"250 ok"):
+        dialog.receive(said + b"\r\n")
+        written = dialog.outgoing()
+    assert dialog.finished is not asked
+    assert written.startswith(b"MAIL FROM:") is asked
+
+
 @pytest.mark.parametrize("part", ["helo", "mail_from", "recipient", "control"])
 def test_an_argument_that_cannot_be_written_is_refused_before_the_connection(part: str) -> None:
     arguments = {"helo": HELO, "mail_from": SENDER, "recipient": REAL, "control": RANDOM}
