@@ -90,7 +90,7 @@ class Question:
         return Echo(recipient, self.mail_from, self.source.helo, our_ip)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Visit:
     """What one host taught."""
 
@@ -230,14 +230,14 @@ class Prober:
         trace: Trace,
     ) -> Finding:
         walk = Walk(targets, shuffle=self._random.shuffle)
-        visits: dict[Target, Visit] = {}
+        visits: dict[str, Visit] = {}
         while not deadline.passed and (target := walk.next()):
-            visits[target] = await self._visit(target, question, deadline, trace)
-            walk.told(target, visits[target].outcome, visits[target].stage)
+            visit = visits[target.name] = await self._visit(target, question, deadline, trace)
+            walk.told(target, visit.outcome, visit.stage)
         if walk.result is None:
             raise _Unasked(Reason.TIMEOUT)
         target, outcome, stage = walk.result
-        visit = visits[target]
+        visit = visits[target.name]
         decided = outcome.reply is not None
         return Finding(
             mailbox=outcome if decided else None,
@@ -293,9 +293,12 @@ class Prober:
             return Visit(outcome=_unanswered(_unconnected(error)), stage=Stage.CONNECT)
         trace.step("connect", f"{target.name} [{ip}]")
         ending = await session.run(target.name)
-        for said in dialog.exchanges:
-            trace.exchange(said.stage, said.command, f"{said.reply.code} {said.reply.text}")
-        return replace(read(dialog, ending, question, session.our_ip), ip=ip)
+        if trace.steps:  # a trace that is off has none; the texts need not be made for it
+            for said in dialog.exchanges:
+                trace.exchange(said.stage, said.command, f"{said.reply.code} {said.reply.text}")
+        visit = read(dialog, ending, question, session.our_ip)
+        visit.ip = ip
+        return visit
 
     def _learn(self, identity: str, finding: Finding) -> None:
         """Let a destination that refuses us rest; end that when it speaks of a recipient."""
