@@ -101,7 +101,8 @@ _WAIT: Final = re.compile(
     r"|\b(\d{1,2}):(\d\d):(\d\d)\b"
     rf"|(?:retry|delay|grey\w{{0,8}})\D{{1,12}}(\d{{1,6}}) ?{_UNIT}"
 )
-_IDENTIFIER: Final = re.compile(r"\S*\d\S*|\W+")
+_DIGIT: Final = re.compile(r"\d")
+_NO_WORD: Final = re.compile(r"\W+")
 
 
 def classify(
@@ -137,7 +138,8 @@ def _wording(reply: Reply, echo: Echo) -> Wording:
 
 def _skeleton(text: str) -> str:
     """The words without anything that holds a digit: identifiers, times, counts."""
-    return _IDENTIFIER.sub(" ", text.replace("addr_", "")).strip()
+    words = text.replace("addr_", "").split()
+    return _NO_WORD.sub(" ", " ".join(w for w in words if not _DIGIT.search(w))).strip()
 
 
 def _outcome(

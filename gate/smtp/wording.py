@@ -88,13 +88,15 @@ _NAME: Final = r"(?:[a-z0-9_][a-z0-9_-]{0,62}\.)"
 _QUOTED: Final = re.compile(
     r"(?P<url>(?:https?|ftp):\s?/{1,2}\s?[^\s<>\"'()]{1,400}|\bwww\.[^\s<>\"'()]{1,400})"
     r"|(?P<angle><[^<>\s]{0,320}>)"
-    r"|(?P<addr>[^\s<>()\[\]\"',;:=]{1,128}@[^\s<>()\[\]\"',;:]{0,255})"
+    r"|(?P<addr>(?<![^\s<>()\[\]\"',;:=])"
+    r"[^\s<>()\[\]\"',;:=@]{1,128}@[^\s<>()\[\]\"',;:]{0,255})"
     r"|(?P<ip>\[?(?:ipv6:)?(?:\b\d{1,3}(?:\.\d{1,3}){3}\b|\b[0-9a-f]{1,4}(?::[0-9a-f]{0,4}){3,7})\]?)"
     rf"|(?P<host>(?<![\w.@-])(?:{_NAME}{{2,9}}[a-z][a-z0-9-]{{1,23}}"
     rf"|{_NAME}(?!(?:{'|'.join(_WORDLIKE)})\b)"
     r"(?:[a-z]{2}|com|net|org|edu|gov|mil|int|info|biz|name|example|test|invalid|arpa|cloud|app|dev"
     r"|online|site|shop|tech|mail|email|zone|asia|pro|coop|jobs|mobi|local|internal))\b\.?)"
 )
+_SAID: Final = re.compile(r"\bhost {1,3}host_ {1,3}(?:ip_ {1,3})?said\b:? ?")
 _LINK: Final = re.compile(
     r"(?:(?:https?|ftp):\s?/{1,2}\s?)?(?:[^/@\s]*@)?([^/:?#\s]*)(?::\d+)?(.*)"
 )
@@ -122,6 +124,7 @@ def fold(text: str) -> str:
     """Lower case without accents, typographic marks or control characters."""
     if not text.isascii():
         text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text.translate(_PLAIN)))
+        text = unicodedata.normalize("NFC", text)  # kana and hangul, which are no accents
     return _BLANKS.sub(" ", text.lower()).strip()
 
 
@@ -149,6 +152,7 @@ def _undo(text: str, echo: Echo, signals: Sequence[Signal]) -> str:
 
     text = _own_words(text, echo)
     text = _JOINED.sub(" ", _QUOTED.sub(replace, text))
+    text = _SAID.sub("", text)
     return " ".join((text, *dict.fromkeys(said))) if said else text
 
 
