@@ -7,9 +7,10 @@ seconds. The clock is passed in, so that this module, and what is built on it, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 Clock = Callable[[], float]
 """A clock in seconds. Monotonic for deadlines, wall-clock (Unix time) for what is stored."""
@@ -164,6 +165,43 @@ STORE_SWEEP: Final = 60.0
 """Expired rows are deleted about this often."""
 CLAIM_GRACE: Final = 7200.0
 """Claims are kept this much longer than asked: a clock that was an hour ahead revives no token."""
+
+
+# -- signup hooks (gate.hooks) ---------------------------------------------------------------------
+class HookTime(NamedTuple):
+    """When a platform stops waiting (None: not known, or the operator sets it), and when we do."""
+
+    theirs: float | None
+    ours: float
+
+
+HOOKS: Final[Mapping[str, HookTime]] = MappingProxyType(
+    {
+        "supabase": HookTime(5.0, 2.5),  # over all its attempts together
+        "kratos": HookTime(30.0, 4.0),
+        "zitadel": HookTime(None, 3.0),  # set by target; 10 s in its documentation
+        "workos": HookTime(None, 1.5),  # documented nowhere
+        "authgear": HookTime(5.0, 2.5),
+        "okta": HookTime(3.0, 1.5),
+        "entra": HookTime(2.0, 1.0),
+        "azure-b2c": HookTime(20.0, 4.0),
+        "fusionauth": HookTime(None, 1.5),  # set by webhook
+        "parse": HookTime(None, 4.0),  # waits for ever; the person does not
+        "generic": HookTime(15.0, 2.5),  # the least that Standard Webhooks recommends
+        "forward": HookTime(30.0, 1.5),  # Traefik; nginx 60 s; Envoy 0.2 s unless it is told more
+        "truemail": HookTime(5.0, 2.5),  # Misskey
+    }
+)
+"""Platforms refuse the signup when they get no answer, so ours leaves well before."""
+HOOK_LEAST: Final = 0.05
+"""The least that `deadline_ms` of a hook may be."""
+HOOK_RESERVE: Final = 0.1
+"""Kept back from a hook's time to set down its answer in the store."""
+HOOK_TOLERANCE: Final = 300.0
+"""How far a signed message's time may be off, both ways (every Standard Webhooks library)."""
+HOOK_TOLERANCE_WORKOS: Final = 30.0
+HOOK_REPLAY: Final = 900.0
+"""A message seen again within this is answered as it was the first time."""
 
 # -- the practice world (gate.sandbox, gate.testing) -----------------------------------------------
 PRACTICE_IDLE: Final = 60.0

@@ -21,6 +21,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gate.budget import CHECK, CHECK_LEAST, CHECK_MOST
+from gate.hooks.settings import ENV, Hook
+from gate.hooks.settings import problems as hook_problems
 from gate.reason import Choice, GateError
 
 IPNetwork = IPv4Network | IPv6Network
@@ -212,12 +214,15 @@ class Settings(_Section, frozen=True):
     store: StoreSettings = StoreSettings()
     sandbox: SandboxSettings = SandboxSettings()
     site: tuple[Site, ...] = ()
+    hook: tuple[Hook, ...] = ()
 
 
 _INDEX = re.compile(r"\[[^]]*\]")
 ENV_PREFIX = "GATE_"
 CONFIG_VARIABLE = "GATE_CONFIG"
 DEFAULT_FILE = "gate.toml"
+_TABLES = ("site", "hook")
+"""Written [[site]]: there may be several, so that no variable can name one."""
 
 
 def load(config: str | None, environ: Mapping[str, str], *, cwd: Path | None = None) -> Settings:
@@ -231,7 +236,7 @@ def load(config: str | None, environ: Mapping[str, str], *, cwd: Path | None = N
     for name, value in environ.items():
         if name.startswith(ENV_PREFIX) and "__" in name:
             _set(tree, name, value)
-    return parse(tree, origin=origin)
+    return parse(_with_secrets(tree, environ, origin), origin=origin)
 
 
 def parse(tree: Mapping[str, Any], *, origin: str = "settings") -> Settings:
@@ -272,13 +277,37 @@ def _set(tree: dict[str, Any], name: str, value: str) -> None:
         raise GateError(f"{name}: write GATE_SECTION__KEY, as in GATE_SERVER__PORT=8080")
     (section,) = sections
     fields = {field.name: field for field in msgspec.structs.fields(Settings)}
-    if section not in fields or section == "site":
-        known = ", ".join(f"GATE_{n.upper()}__…" for n in fields if n != "site")
+    if section not in fields or section in _TABLES:
+        known = ", ".join(f"GATE_{n.upper()}__…" for n in fields if n not in _TABLES)
         raise GateError(f"{name}: there is no section {section!r}; there is {known}")
     table = tree.setdefault(section, {})
     if not isinstance(table, dict):
         raise GateError(f"{section}: must be a table, written [{section}]")
     table[key] = _typed(fields[section].type, key, value)
+
+
+def _with_secrets(tree: dict[str, Any], environ: Mapping[str, str], origin: str) -> dict[str, Any]:
+    """The tree with the secrets of hooks that are written `env:NAME` read from the environment."""
+
+    def read(text: Any) -> Any:
+        if not isinstance(text, str) or not text.startswith(ENV):
+            return text
+        value = environ.get(text.removeprefix(ENV), "")
+        if not value:
+            raise GateError(f"{origin}: hook.secrets: {text}: the variable is not set, or is empty")
+        return value
+
+    hooks = tree.get("hook")
+    if not isinstance(hooks, list):
+        return tree
+    return tree | {
+        "hook": [
+            hook | {"secrets": [read(text) for text in hook["secrets"]]}
+            if isinstance(hook, dict) and isinstance(hook.get("secrets"), list)
+            else hook
+            for hook in hooks
+        ]
+    }
 
 
 def _typed(section: Any, key: str, value: str) -> Any:
@@ -323,6 +352,7 @@ def _problems(settings: Settings) -> list[str]:
         *_network_problems(settings),
         *_identity_problems(settings),
         *_site_problems(settings.site),
+        *hook_problems(settings.hook, [site.name for site in settings.site]),
     ]
 
 

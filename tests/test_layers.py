@@ -13,7 +13,7 @@ import gate
 ROOT = Path(gate.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("reason", "budget", "settings", "address", "trace", "smtp.reply"),
+    ("reason", "budget", "settings", "hooks.settings", "address", "trace", "smtp.reply"),
     ("lists", "smtp.command", "smtp.provider", "smtp.rules", "smtp.wording"),
     ("flags", "typo", "smtp.dialog"),
     ("smtp.classify", "smtp.explain", "smtp.walk", "smtp.throttle", "token"),
@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("testing", "metrics"),
     ("sandbox",),
     ("engine",),
-    ("api", "page"),
+    ("api", "hooks", "page"),
     ("app",),
     ("server",),
     ("cli",),
