@@ -224,11 +224,16 @@ def _control(keys: Keys) -> Callable[[str], str]:
 
 
 def _sites(settings: Settings, keys: Keys) -> tuple[tuple[Site, ...], str | None]:
-    """The sites of the settings, or one for development whose keys follow from the master key."""
+    """The sites of the settings; without any, the development site and its secret key."""
     if settings.site:
         return settings.site, None
+    site, secret = development_site(keys)
+    return (site,), secret
+
+
+def development_site(keys: Keys) -> tuple[Site, str]:
+    """A site whose keys follow from the master key, and its secret key: the same at each start."""
     public = keys.derive("development", "site-key").hex()[:24]
     secret = "sk_dev_" + keys.derive("development", "secret-key").hex()
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    site = Site(name="development", site_key=f"pk_dev_{public}", secret_hash=digest)
-    return (site,), secret
+    return Site(name="development", site_key=f"pk_dev_{public}", secret_hash=digest), secret
