@@ -177,8 +177,10 @@ class Prober:
 
     async def close(self) -> None:
         """Drop the connections that still wait for the end of their QUIT."""
-        for session in tuple(self._alive):
+        sessions = tuple(self._alive)
+        for session in sessions:
             session.abort()
+        for session in sessions:
             await session.gone()
 
     def _targets(self, hosts: Sequence[MxHost], trace: Trace) -> list[Target]:
@@ -291,6 +293,9 @@ class Prober:
         except (NoConnect, Unroutable) as error:
             trace.step("connect", f"{target.name}: {error}")
             return Visit(outcome=_unanswered(_unconnected(error)), stage=Stage.CONNECT)
+        except BaseException:
+            session.drop()
+            raise
         trace.step("connect", f"{target.name} [{ip}]")
         ending = await session.run(target.name)
         if trace.steps:  # a trace that is off has none; the texts need not be made for it

@@ -86,6 +86,15 @@ class Session(asyncio.Protocol):
             raise
         return self._ending
 
+    def drop(self) -> None:
+        """Abort a connection that the dialler did not hand over.
+
+        A loop that is cancelled between making a connection and saying so need not tell the
+        protocol that it closed it again.
+        """
+        self.abort()
+        self.connection_lost(None)
+
     async def gone(self) -> None:
         """Wait until the connection no longer exists; `abort` is what makes that soon."""
         if self in self._alive:

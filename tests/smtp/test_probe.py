@@ -8,12 +8,13 @@ import asyncio
 import random
 import resource
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address
 
 import pytest
+import uvloop
 
 from gate.address import Address, parse
 from gate.budget import COOL_DOWN, QUIT_LINGER, Deadline
@@ -651,6 +652,27 @@ def test_cancelling_who_waits_and_who_talks_gives_every_place_back() -> None:
             assert "0/3 running" in repr(here.throttle)
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_probe_may_be_cancelled_at_any_turn_of_the_loop(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Between connecting and being told so, too: uvloop then closes without a word."""
+
+    async def scene() -> None:
+        async with world(MailHost(HostRules(users=["jane"]))) as here:
+            for turns in range(40):
+                probes = [asyncio.create_task(here.probe()) for _ in range(2)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for probe in probes:
+                    probe.cancel()
+                await asyncio.gather(*probes, return_exceptions=True)
+            await asyncio.wait_for(here.prober.close(), 1.0)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scene())
 
 
 def test_a_tarpit_does_not_hold_up_another_destination() -> None:
