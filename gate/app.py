@@ -43,6 +43,7 @@ class App:
         self._opener = opener
         self._write = write
         self._front = Front(Starlette(lifespan=lambda _: self._lifespan()))
+        self.begin = self._front.begin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._front(scope, receive, send)

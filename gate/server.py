@@ -31,7 +31,7 @@ from gate.api.connection import Connection, House
 from gate.api.logs import to_stderr
 from gate.api.peer import Peers
 from gate.api.sites import refuse_open_development
-from gate.app import Opener, create_app
+from gate.app import Opener, Write, create_app, write_stderr
 from gate.budget import HTTP_IDLE, HTTP_STOP, HTTP_SWEEP, LOOP_LAG
 from gate.engine import Engine, open_engine
 from gate.reason import GateError
@@ -119,10 +119,12 @@ async def run(
     *,
     started: Callable[[Bound], None] | None = None,
     opener: Opener = open_engine,
+    write: Write = write_stderr,
 ) -> None:
     """The whole life of the server. `started` is called once it answers.
 
-    Tests and benchmarks use `started`, and an `opener` that brings a mail world of their own.
+    Tests and benchmarks use `started`, an `opener` that brings a mail world of their own, and
+    `write`, which receives the decision lines. Raises `GateError` when it cannot start.
     """
     refuse_open_development(settings)
     most = connections_most(settings)
@@ -132,10 +134,10 @@ async def run(
         admin = None
         if server.admin_port:
             admin = stack.enter_context(bind(ADMIN_HOST, server.admin_port, "server.admin_port"))
-        app = create_app(settings, opener=opener)
+        app = create_app(settings, opener=opener, write=write)
         async with app.open() as engine:
             peers = Peers((*server.trusted_proxies, "127.0.0.0/8", "::1/128"))
-            house = House(most=most, exempt=peers.is_trusted)
+            house = House(most=most, exempt=peers.is_trusted, begin=app.begin)
             listeners = [(Listener(app, house, watches_loop=True), public)]
             if admin is not None:
                 back = House(most=ADMIN_CONNECTIONS, exempt=lambda _: True)
@@ -197,15 +199,15 @@ def bind(host: str, port: int, key: str) -> socket.socket:
             (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::"
         )
     except OSError as error:
+        at = f"{host}, port {port}"
         advice = {
-            errno.EADDRINUSE: f"port {port} of {host} is taken; stop what listens there, or set "
-            f"{key} to another",
-            errno.EACCES: f"port {port} needs rights this process has not; set {key} to one above "
-            "1023 and put a proxy in front",
-            errno.EADDRNOTAVAIL: f"{host} is no address of this machine; set server.host to one",
+            errno.EADDRINUSE: f"{key}: {at} is taken; stop what listens there, or set another",
+            errno.EACCES: f"{key}: {at} needs rights this process has not; set one above 1023, and "
+            "put a proxy in front",
+            errno.EADDRNOTAVAIL: f"server.host: {host} is no address of this machine; set one",
         }
-        said = advice.get(error.errno or 0, f"cannot listen on {host}, port {port}: {error}")
-        raise GateError(f"{key}: {said}") from None
+        said = advice.get(error.errno or 0, f"server.host: cannot listen on {at}: {error}")
+        raise GateError(said) from None
 
 
 def _port(bound: socket.socket) -> int:

@@ -56,8 +56,10 @@ class Checks:
 
     def check(self, request: Request, raw: bytes) -> Reply | Later:
         """POST /v1/check: 200 for every verdict, a bad address included."""
+        caller = self._guard.by_header(request)
         body = request.read(raw, CheckBody)
-        caller = self._guard.caller(request, body.sitekey)
+        if caller is None:
+            caller = self._guard.by_site_key(request, body.sitekey)
         budget_ms = body.timeout_ms or self._engine.settings.probe.budget_ms
         ask = Ask(request, body, caller, budget_ms)
         if not caller.public:
@@ -172,8 +174,10 @@ class Checks:
 
     def prefetch(self, request: Request, raw: bytes) -> Reply:
         """POST /v1/prefetch: 204 at once; the domain is looked up in the background, if we may."""
+        caller = self._guard.by_header(request)
         body = request.read(raw, PrefetchBody)
-        caller = self._guard.caller(request, body.sitekey)
+        if caller is None:
+            caller = self._guard.by_site_key(request, body.sitekey)
         if caller.public:
             allowed = self._guard.within_limits(caller, "prefetch ")
         else:

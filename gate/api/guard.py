@@ -62,12 +62,17 @@ class Guard:
         self._peers = peers
         self._limits = limits
 
-    def caller(self, request: Request, sitekey: str | None) -> Caller:
-        """Who is asking. Raises `Problem`: no key, an unknown one, a page of another origin."""
+    def by_header(self, request: Request) -> Caller | None:
+        """Whom the Authorization header names; None without one. Raises `Problem`: unknown key."""
         key = bearer(request)
-        if key is not None and not key.startswith("pk_"):
-            return Caller(self._by_secret(key), False, None, "")
-        key = key or sitekey
+        if key is None:
+            return None
+        if key.startswith("pk_"):
+            return self.by_site_key(request, key)
+        return Caller(self._by_secret(key), False, None, "")
+
+    def by_site_key(self, request: Request, key: str | None) -> Caller:
+        """The page that sent its site key. Raises `Problem`: none, unknown, another's origin."""
         if not key:
             raise Problem("missing_key")
         if key.startswith("sk_"):

@@ -23,7 +23,7 @@ from prometheus_client import Counter
 from gate import metrics
 from gate.answer import Answer
 from gate.budget import LOG_FLUSH
-from gate.reason import Choice
+from gate.reason import Choice, Reason
 
 _NOT_PLAIN = re.compile(rb"[^\x20-\x7e]")
 _encode = msgspec.json.Encoder().encode
@@ -122,7 +122,7 @@ class Journal:
 
 def _line(note: Note) -> Line:
     answer = note.answer
-    verdict, decision, cached = answer.verdict, answer.decision, answer.cached
+    verdict, decision = answer.verdict, answer.decision
     return Line(
         ts=round(note.at, 3),
         request=note.request,
@@ -137,11 +137,19 @@ def _line(note: Note) -> Line:
         because=decision.because,
         would_be=decision.would_be,
         final=verdict.final,
-        remembered=cached.mailbox is not None or cached.accept_all is not None,
+        remembered=remembered(answer),
         outcome=None,
         duration_ms=round(note.seconds * 1000, 2),
         budget_ms=note.budget_ms,
     )
+
+
+def remembered(answer: Answer) -> bool:
+    """Whether the verdict was remembered, and nobody asked for this answer."""
+    cached = answer.cached
+    if answer.verdict.reason is Reason.ACCEPT_ALL:
+        return cached.accept_all is not None
+    return cached.mailbox is not None
 
 
 FIELDS: Final = Line.__struct_encode_fields__

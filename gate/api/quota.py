@@ -14,8 +14,12 @@ longest ago are forgotten, which forgives them.
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Final
 
 from gate.budget import QUOTA_WINDOW, Clock
+
+_ROUNDING: Final = 0.001
+"""A wait that came out a hair short would be refused again."""
 
 
 class Quota:
@@ -27,6 +31,9 @@ class Quota:
         self._clock = clock
         self._most = most
         self._windows: OrderedDict[tuple[str, str], list[int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._windows)
 
     def take(self, kind: str, who: str, limit: int) -> float:
         """Count one request of `who`. 0.0: it is within `limit`; else seconds until one will be.
@@ -58,6 +65,6 @@ class Quota:
         _, current, previous = window
         room = limit - 1 - current
         if previous and room >= 0:
-            return max(0.001, (overlap - room / previous) * QUOTA_WINDOW)
+            return (overlap - room / previous) * QUOTA_WINDOW + _ROUNDING
         shrink = 1.0 - (limit - 1) / current if current else 0.0
-        return max(0.001, (overlap + shrink) * QUOTA_WINDOW)
+        return (overlap + shrink) * QUOTA_WINDOW + _ROUNDING

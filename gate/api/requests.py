@@ -46,7 +46,7 @@ class CheckBody(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
         Meta(description="seconds; an older remembered verdict is looked up again (secret key)"),
     ] = None
     action: Annotated[
-        Annotated[str, Meta(max_length=32, pattern="^[A-Za-z0-9_-]*$")],
+        Annotated[str, Meta(max_length=32, pattern=r"^[A-Za-z0-9_-]*(?!\n)$")],
         Meta(description="a label of yours; siteverify repeats it"),
     ] = ""
     cdata: Annotated[

@@ -12,8 +12,7 @@ Rules:
 4. The verdict is today's: a flight that landed after the token was made counts, and one about to
    land is waited for. When the check is forgotten, and no address came along, the token's word
    counts.
-5. When the store cannot say whether a token is spent, it counts as unspent: a person is let in
-   when we fail.
+5. While the store cannot write, memory decides whether a token is spent (gate/store).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from gate.answer import Answer
 from gate.api.answer import encode
 from gate.api.front import report
 from gate.api.guard import bearer
-from gate.api.journal import Line
+from gate.api.journal import Line, remembered
 from gate.api.problems import Problem
 from gate.api.reply import JSON, Reply
 from gate.api.requests import Request, SiteverifyBody
@@ -175,13 +174,9 @@ class Siteverify:
             raise Refused(SPENT)
         key = hashlib.sha256(b"token\0" + body.response.encode()).digest()
         mark = hashlib.sha256(b"retry\0" + body.idempotency_key.encode()).digest()
-        try:
-            first = await self._engine.store.claim(
-                key, expires=claims.expires + 2 * TOKEN_SKEW, value=mark
-            )
-        except Exception as error:
-            report(error)
-            return
+        first = await self._engine.store.claim(
+            key, expires=claims.expires + 2 * TOKEN_SKEW, value=mark
+        )
         if first is not None and not (body.idempotency_key and first == mark):
             raise Refused(SPENT)
 
@@ -293,7 +288,7 @@ class Siteverify:
                 because=answer.decision.because if answer else told.reason,
                 would_be=answer.decision.would_be if answer else told.decision,
                 final=answer.verdict.final if answer else None,
-                remembered=answer.cached.mailbox is not None if answer else None,
+                remembered=remembered(answer) if answer else None,
                 outcome=outcome,
                 duration_ms=round((engine.clock() - request.started) * 1000, 2),
                 budget_ms=engine.settings.probe.budget_ms,
