@@ -181,7 +181,7 @@ def _before_rcpt(stage: Stage, reply: Reply, echo: Echo) -> Outcome:
 
 
 def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
-    if reply.code == 503:
+    if reply.code in (503, 555):  # our command, not our recipient
         return _outcome(Reason.PROTOCOL_ERROR, reply, "out-of-step")
     found = _row(reply, wording, provider)
     if found is not None:

@@ -6,9 +6,9 @@ Two forms, mixed as one likes, one after the other:
     550-5.1.1 The email account that you tried to reach
     550 5.1.1 does not exist
 
-Only `code` or a code in front of `text` is needed. An enhanced code that stands beside the text is
-put in front of it, where servers write it. `rcpt: 550 ...` names the stage of a bare reply, and the
-marks of transcripts (`S:`, `<`, `<<<`) are passed over.
+Only `code` or a code in front of `text` is needed; `text` may be a list of lines. An enhanced code
+that stands beside the text is put in front of it, where servers write it. `rcpt: 550 ...` names the
+stage of a bare reply, and the marks of transcripts (`S:`, `<`, `<<<`) are passed over.
 
 What it promises: one reading per JSON line and per reply, in order; never raises for what it reads:
 a line that is neither is a reading with `error`.
@@ -114,7 +114,8 @@ def _from_json(line: str, default_stage: Stage) -> Reading:
     stage = _STAGES.get(name)
     if stage is None:
         return Reading(default_stage, None, None, f"unknown stage {name!r}")
-    text = str(row.get("text") or "")
+    given = row.get("text") or ""
+    text = "\n".join(map(str, given)) if isinstance(given, list) else str(given)
     code = _code(row.get("code"), text)
     if code is None:
         return Reading(stage, None, None, "no reply code from 200 to 599")

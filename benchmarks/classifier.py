@@ -1,0 +1,128 @@
+"""How well replies are read: the classifier on collected replies, beside two plain readings.
+
+    python -m benchmarks.classifier [FILE ...]
+
+prints, for what the rows were written against (dev), for what was only ever scored (holdout) and
+for every FILE of the same form, how many replies are read right three ways (exists, not found,
+undetermined), how many are falsely read as "no such mailbox", and how many of the true ones are
+found. Beside it, in the same run: the reply code alone, and the enhanced code first.
+
+Bugs: the labels are one person's reading of the texts.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from gate.smtp.classify import classify
+from gate.smtp.dialog import Stage
+from gate.smtp.explain import Reading, read, three_way
+
+REPLIES: Final = Path(__file__).parent.parent / "tests" / "replies"
+ROUNDS: Final = 5
+Reader = Callable[[Reading], str]
+
+
+class Labelled(NamedTuple):
+    """A reply, what it means, and where it was seen."""
+
+    reading: Reading
+    meaning: str
+    source: str
+
+
+def rows_of(path: Path) -> list[Labelled]:
+    """The labelled replies of one file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [
+        Labelled(reading, row["three_way"], row.get("source", ""))
+        for reading, row in zip(read(lines), rows, strict=True)
+    ]
+
+
+def by_code(reading: Reading) -> str:
+    """The baseline that everybody writes first: the reply code at RCPT."""
+    reply = reading.reply
+    if reply is None or reading.stage is not Stage.RCPT:
+        return "undetermined"
+    if reply.code < 300 or reply.code in (452, 552):
+        return "exists"
+    return "not_found" if reply.code in (550, 551, 553) else "undetermined"
+
+
+def by_enhanced(reading: Reading) -> str:
+    """The second baseline: the enhanced code where there is one, else the reply code."""
+    reply = reading.reply
+    if reply is None or reading.stage is not Stage.RCPT or reply.enhanced is None:
+        return by_code(reading)
+    detail = reply.enhanced[2:]
+    if reply.enhanced[0] == "5" and detail in ("1.1", "1.3", "1.6", "2.1"):
+        return "not_found"
+    return "exists" if detail == "2.2" or reply.code < 300 else "undetermined"
+
+
+def by_rules(reading: Reading) -> str:
+    """The classifier."""
+    if reading.reply is None:
+        return "undetermined"
+    return three_way(classify(reading.stage, reading.reply, provider=reading.provider))
+
+
+def score(rows: Sequence[Labelled], reader: Reader) -> str:
+    """One line of the table, without its names."""
+    said = [(row.meaning, reader(row.reading)) for row in rows]
+    right = sum(meaning == answer for meaning, answer in said)
+    false = sum(answer == "not_found" != meaning for meaning, answer in said)
+    absent = [answer for meaning, answer in said if meaning == "not_found"]
+    found = sum(answer == "not_found" for answer in absent)
+    recall = f"{100 * found / len(absent):6.2f} %" if absent else "     -  "
+    return (
+        f"{len(rows):5d}  {100 * right / len(rows):6.2f} %  "
+        f"{false:4d} ({100 * false / len(rows):5.2f} %)  {recall} of {len(absent)}"
+    )
+
+
+def microseconds(rows: Iterable[Labelled]) -> tuple[float, float, float]:
+    """Median, mean and 95th percentile of one reading."""
+    taken = []
+    for row in list(rows) * ROUNDS:
+        if row.reading.reply is not None:
+            began = time.perf_counter()
+            classify(row.reading.stage, row.reading.reply)
+            taken.append((time.perf_counter() - began) * 1e6)
+    return (
+        statistics.median(taken),
+        statistics.fmean(taken),
+        statistics.quantiles(taken, n=20)[-1],
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the table."""
+    paths = [REPLIES / "dev.jsonl", REPLIES / "holdout.jsonl", *map(Path, arguments)]
+    readers: list[tuple[str, Reader]] = [
+        ("rules", by_rules),
+        ("code only", by_code),
+        ("enhanced code first", by_enhanced),
+    ]
+    print("replies    read by                  n     right  false not-found  recall")
+    every: list[Labelled] = []
+    for path in paths:
+        rows = rows_of(path)
+        every += rows
+        for name, reader in readers:
+            print(f"{path.stem:10s} {name:20s} {score(rows, reader)}")
+        print(f"{'':10s} from {len({row.source for row in rows})} sources\n")
+    median, mean, slow = microseconds(every)
+    print(f"one reading: median {median:.0f} us, mean {mean:.0f} us, 95th percentile {slow:.0f} us")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
