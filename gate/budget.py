@@ -42,6 +42,16 @@ class Deadline:
         return Deadline(min(self.at, self.clock() + seconds), self.clock)
 
 
+def steady(clock: Clock, wall: Clock) -> Clock:
+    """Unix time as it was when this was made, carried on by `clock`: it never steps.
+
+    What is to happen later is dated with it, so that a wall clock that is set an hour ahead or back
+    under a running process makes nothing early, late, or due all at once.
+    """
+    ahead = wall() - clock()
+    return lambda: clock() + ahead
+
+
 # -- one check ------------------------------------------------------------------------------------
 CHECK: Final = 0.8
 """What a form is made to wait at most, unless the caller says otherwise."""
@@ -101,6 +111,14 @@ GREETING: Final = 8.0
 COMMAND: Final = 6.0
 """EHLO, or one pipelined group."""
 TLS_HANDSHAKE: Final = 4.0
+TLS_LEAST: Final = 0.001
+"""What a handshake is given when nothing is left: a loop takes no timeout of zero."""
+TLS_SHUTDOWN: Final = 0.5
+"""Closing a TLS connection politely may take so long; then it is cut."""
+TLS_SHUTDOWN: Final = 2.0
+"""A TLS connection that the peer does not help to close is dropped after this."""
+TLS_LEAST: Final = 0.001
+"""A handshake whose time is up fails by its own timer, which must not be zero."""
 QUIT_LINGER: Final = 0.2
 """A closed dialogue's socket is aborted after this (faults.md S02)."""
 SLOT_SHARE: Final = 0.2
@@ -165,6 +183,64 @@ STORE_SWEEP: Final = 60.0
 """Expired rows are deleted about this often."""
 CLAIM_GRACE: Final = 7200.0
 """Claims are kept this much longer than asked: a clock that was an hour ahead revives no token."""
+STORE_QUEUE: Final = 0.5
+"""What is promised waits so long to be on disk; it is written as soon as can be all the same."""
+QUEUE_IDLE: Final = 30.0
+"""A queue with nothing due is looked at again after this; what is added wakes it at once."""
+
+# -- re-checks (probing.md 5) ----------------------------------------------------------------------
+RECHECK_WAITS: Final = (300.0, 900.0, 2400.0)
+"""Five, twenty and sixty minutes after the first answer: the waits between."""
+RECHECK_JITTER: Final = 0.2
+"""Each wait is longer or shorter by up to this share; a fraction."""
+RECHECK: Final = 60.0
+"""A re-check's own budget: nobody stands before it."""
+RECHECK_STAGE: Final = 30.0
+"""Greeting and commands of a re-check, instead of GREETING and COMMAND (faults.md C10)."""
+RECHECK_SPACING: Final = 2.0
+"""Re-checks at one destination are apart by this: thirty a minute."""
+RECHECK_THROTTLED: Final = 60.0
+"""A re-check that one of our own limits stopped is tried again after this."""
+RECHECK_LEASE: Final = 120.0
+RECHECK_KEEPS: Final = 86_400.0
+"""An address waits no longer than a day, sealed; then it is forgotten unasked."""
+
+# -- webhooks out (promises.md R12) ----------------------------------------------------------------
+WEBHOOK_WAITS: Final = (
+    5.0,
+    300.0,
+    1800.0,
+    7200.0,
+    18_000.0,
+    36_000.0,
+    50_400.0,
+    72_000.0,
+    86_400.0,
+    86_400.0,
+    86_400.0,
+)
+"""Between twelve attempts, over five days."""
+WEBHOOK_JITTER: Final = 0.1
+"""Each wait is longer or shorter by up to this share; a fraction."""
+WEBHOOK: Final = 15.0
+"""One delivery: look-up, connect, handshake, request and response together."""
+WEBHOOK_LEASE: Final = 60.0
+WEBHOOK_RETRY_AFTER_MOST: Final = 86_400.0
+"""A receiver may put us off by a day."""
+WEBHOOK_EXPIRES: Final = 6 * 86_400.0
+"""Undelivered after this, a message becomes a dead letter however few attempts it had."""
+WEBHOOK_FORGOTTEN: Final = 7 * 86_400.0
+"""A dead letter is deleted this long after its message was made, or replayed."""
+WEBHOOK_REST: Final = 10.0
+WEBHOOK_REST_MOST: Final = 600.0
+"""An endpoint that fails again and again is tried once in this time; doubling."""
+WEBHOOK_SPACING: Final = 0.005
+"""Deliveries to one endpoint are apart by this: two hundred a second at most."""
+WEBHOOK_SLOW: Final = 1.0
+WEBHOOK_SLOW_MOST: Final = 60.0
+"""Spacing for one that says it is busy; doubling, and halved by each success."""
+WEBHOOK_GONE: Final = 30 * 86_400.0
+"""An endpoint that said 410 is left alone until its letters are replayed, or for this long."""
 
 
 # -- signup hooks (gate.hooks) ---------------------------------------------------------------------

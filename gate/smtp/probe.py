@@ -11,8 +11,7 @@ Rules
      a breach of the protocol none does.
   4. A 250 of a provider that accepts everybody settles nothing.
 
-Bugs: one tenant of a provider that refuses us makes the whole provider rest. A destination is not
-known to be down before it was dialled again.
+Bugs: a destination is not known to be down before it was dialled again.
 """
 
 from __future__ import annotations
@@ -154,7 +153,7 @@ class Prober:
             if provider and provider.accepts == "opaque":
                 raise _Unasked(Reason.PROVIDER_OPAQUE)
             targets = self._targets(route.hosts, trace)
-            if self._throttle.resting(identity):
+            if self._throttle.resting(identity, address.domain):
                 raise _Unasked(Reason.PROBE_BLOCKED)
             question = Question(
                 recipient=address.reveal(),
@@ -166,13 +165,13 @@ class Prober:
                 tls=provider.tls if provider and provider.tls else self._tls,
             )
             async with self._slot(destination, deadline):
-                if self._throttle.resting(identity):  # since we began to wait
+                if self._throttle.resting(identity, address.domain):  # since we began to wait
                     raise _Unasked(Reason.PROBE_BLOCKED)
                 finding = await self._walk(targets, question, destination, deadline, trace)
         except _Unasked as unasked:
             trace.step("probe", f"not asked: {unasked.reason}")
             return Finding(failure=unasked.reason, destination=destination)
-        self._learn(identity, finding)
+        self._learn(identity, address.domain, finding)
         return finding
 
     async def close(self) -> None:
@@ -305,15 +304,16 @@ class Prober:
         visit.ip = ip
         return visit
 
-    def _learn(self, identity: str, finding: Finding) -> None:
-        """Let a destination that refuses us rest; end that when it speaks of a recipient."""
+    def _learn(self, identity: str, domain: str, finding: Finding) -> None:
+        """Let whoever refuses us rest; end that when it speaks of a recipient."""
         outcome = finding.mailbox
         if outcome is None:
             return
         if outcome.reason is Reason.PROBE_BLOCKED:
-            self._throttle.blocked(identity)
+            named = finding.stage is Stage.RCPT
+            self._throttle.blocked(identity, domain if named else "")
         elif finding.stage is Stage.RCPT and outcome.scope is Scope.RECIPIENT:
-            self._throttle.welcomed(identity)
+            self._throttle.welcomed(identity, domain)
 
 
 class _Unasked(Exception):

@@ -9,7 +9,9 @@ It decides and does not wait: `ask` gives a ticket that is granted or queued, `l
 the tickets that became granted by it. The waiting itself is the prober's.
 
 A *destination* is a provider's name or an MX set; an *identity* is a destination with the source
-address and HELO name it saw: another source of ours may still be welcome.
+address and HELO name it saw: another source of ours may still be welcome. A refusal at RCPT may
+be one tenant's policy, so it rests that domain; the third domain that is refused so, with nobody
+welcomed between, rests the whole identity.
 
 Bugs: domains whose MX names differ but lead to one machine count as different destinations.
 """
@@ -19,10 +21,12 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from gate.budget import COOL_DOWN, COOL_DOWN_MOST, Clock
 
+DOMAINS_REFUSED: Final = 3
+"""So many domains refused at RCPT, and it is us whom the host refuses, not a tenant's policy."""
 RESTING_MOST: Final = 10_000
 """Refusals remembered; strangers name the destinations, so the oldest makes room."""
 
@@ -59,6 +63,7 @@ class Throttle:
         # only. An entry that is out of date is dropped when it comes up.
         self._heads: list[tuple[int, str]] = []
         self._rests: OrderedDict[str, _Rest] = OrderedDict()
+        self._refused: OrderedDict[str, set[str]] = OrderedDict()
 
     def __repr__(self) -> str:
         waiting = sum(map(len, self._waiting.values()))
@@ -140,24 +145,44 @@ class Throttle:
 
     # -- cool-downs ----------------------------------------------------------------------------
 
-    def resting(self, identity: str) -> float:
-        """Seconds for which this identity is still to be left alone; 0 if it may be asked."""
-        rest = self._rests.get(identity)
-        return max(0.0, rest.until - self._clock()) if rest else 0.0
-
-    def blocked(self, identity: str) -> None:
-        """It refused us. Dialogues that were already under way do not lengthen the rest."""
+    def resting(self, identity: str, domain: str = "") -> float:
+        """Seconds for which this identity, or this domain of it, is still to be left alone."""
+        rests = filter(None, (self._rests.get(identity), self._rests.get(f"{identity} {domain}")))
         now = self._clock()
-        rest = self._rests.pop(identity, None)
+        return max((max(0.0, rest.until - now) for rest in rests), default=0.0)
+
+    def blocked(self, identity: str, domain: str = "") -> None:
+        """It refused us: before any recipient was named, or at the RCPT of one of `domain`."""
+        if domain:
+            self._rest(f"{identity} {domain}")
+            refused = self._refused.setdefault(identity, set())
+            refused.add(domain)
+            _bound(self._refused)
+            if len(refused) < DOMAINS_REFUSED:
+                return
+        self._refused.pop(identity, None)
+        self._rest(identity)
+
+    def welcomed(self, identity: str, domain: str = "") -> None:
+        """It answered about a recipient: the refusals before that count no more."""
+        self._rests.pop(identity, None)
+        self._rests.pop(f"{identity} {domain}", None)
+        self._refused.pop(identity, None)
+
+    def _rest(self, name: str) -> None:
+        """Begin a rest. Dialogues that were already under way do not lengthen it."""
+        now = self._clock()
+        rest = self._rests.pop(name, None)
         if rest is None or now - rest.until >= COOL_DOWN_MOST:
             rest = _Rest(now + COOL_DOWN, COOL_DOWN)
         elif now >= rest.until:
             seconds = min(2 * rest.seconds, COOL_DOWN_MOST)
             rest = _Rest(now + seconds, seconds)
-        self._rests[identity] = rest
-        if len(self._rests) > RESTING_MOST:
-            self._rests.popitem(last=False)
+        self._rests[name] = rest
+        _bound(self._rests)
 
-    def welcomed(self, identity: str) -> None:
-        """It answered about a recipient: the refusals before that count no more."""
-        self._rests.pop(identity, None)
+
+def _bound(remembered: OrderedDict[str, Any]) -> None:
+    """Let the oldest make room."""
+    if len(remembered) > RESTING_MOST:
+        remembered.popitem(last=False)

@@ -142,3 +142,28 @@ def test_rests_are_apart_and_bounded() -> None:
     assert throttle.resting("0") == 0.0
     assert throttle.resting("1") == COOL_DOWN
     assert throttle.resting("another") == 0.0
+
+
+def test_a_refusal_at_rcpt_rests_the_domain_and_leaves_its_neighbours_alone() -> None:
+    clock = FakeClock()
+    throttle = Throttle(clock=clock)
+    throttle.blocked("x", "one.example")
+    assert throttle.resting("x", "one.example") == COOL_DOWN
+    assert throttle.resting("x", "two.example") == 0.0
+
+
+def test_the_third_domain_refused_rests_them_all() -> None:
+    throttle = Throttle(clock=FakeClock())
+    for number in range(3):
+        assert throttle.resting("x", "another.example") == 0.0
+        throttle.blocked("x", f"{number}.example")
+    assert throttle.resting("x", "another.example") == COOL_DOWN
+
+
+def test_a_welcome_between_them_starts_the_count_anew() -> None:
+    throttle = Throttle(clock=FakeClock())
+    for number in range(5):
+        throttle.blocked("x", f"{number}.example")
+        throttle.welcomed("x", "good.example")
+    assert throttle.resting("x", "another.example") == 0.0
+    assert throttle.resting("x", "4.example") == COOL_DOWN
