@@ -178,7 +178,7 @@ STORE_WAIT: Final = 0.1
 STORE_RETRY: Final = 1.0
 """A store that failed is tried again after this."""
 STORE_CLAIM: Final = 1.0
-"""A claim waits so long to be on disk; then it holds in memory, and is written as soon as can be."""
+"""A claim waits so long to be on disk; then memory holds it, and it is written when it can be."""
 STORE_SWEEP: Final = 60.0
 """Expired rows are deleted about this often."""
 CLAIM_GRACE: Final = 7200.0

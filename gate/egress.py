@@ -1,8 +1,9 @@
 """The one door out: says which IP addresses may be dialled, then dials exactly those.
 
 What it promises: no name is ever handed to the socket layer; every address is classified after
-resolution and the very object that was classified is dialled; the port is 25 or there is no socket;
-the peer is the one that was meant, or the connection is closed. Nothing else in the project opens
+resolution and the very object that was classified is dialled; the port is one of the dialler's own
+(25 for mail, 443 and 80 for webhooks) or there is no socket; the peer is the one that was meant, or
+the connection is closed. Nothing else in the project opens
 an outbound connection.
 
 Rules
@@ -23,6 +24,7 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 import tomllib
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -33,7 +35,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Final, TypeVar
 
-from gate.budget import HAPPY_EYEBALLS, Deadline
+from gate.budget import HAPPY_EYEBALLS, TLS_LEAST, TLS_SHUTDOWN, Deadline
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -45,6 +47,7 @@ there; to leave an address alone it gives back what it was given.
 """
 
 SMTP_PORT: Final = 25
+WEB_PORTS: Final = (443, 80)
 ADDRESSES_MOST: Final = 4
 """Addresses of one host that are tried, both families together (faults.md N32)."""
 
@@ -213,14 +216,18 @@ class Dialer:
         seam_addresses: Collection[IPAddress] = (),
         own: Collection[IPAddress] = (),
         on_blocked: Callable[[Egress], None] | None = None,
+        ports: Collection[int] = (SMTP_PORT,),
     ) -> None:
-        """`seam_addresses`: denied ones that are let pass only because `seam` maps them."""
+        """`seam_addresses`: denied ones that are let pass only because `seam` maps them. `ports`:
+        those that may be dialled; there are no others.
+        """
         self.sources = tuple(sources)
         self._allow = tuple(allow)
         self._seam = seam
         self._seam_addresses = frozenset(seam_addresses) if seam else frozenset()
         self._own = frozenset(own)
         self._on_blocked = on_blocked
+        self._ports = tuple(ports)
 
     def source_for(self, destination: str) -> Source:
         """The source a destination sticks to: greylisting counts on seeing the same one again."""
@@ -255,15 +262,18 @@ class Dialer:
         source: Source,
         deadline: Deadline,
         port: int = SMTP_PORT,
+        tls: tuple[ssl.SSLContext, str] | None = None,
     ) -> tuple[asyncio.Transport, P, IPAddress]:
         """Connect to the first of `addresses` that answers, and say which it was.
 
         IPv6 gets a head start over IPv4 if there are both (RFC 8305); within a family the
-        addresses take turns and share the time. Raises `Unroutable`, `NoConnect`, and
-        `ValueError` for another port than 25, before a socket exists.
+        addresses take turns and share the time. `tls`: a context and the name that the peer has
+        to prove, for ports that begin with the handshake. Raises `Unroutable`, `NoConnect`, and
+        `ValueError` for a port that is not this dialler's, before a socket exists.
         """
-        if port != SMTP_PORT:
-            raise ValueError(f"port {port}: mail servers are dialled on port {SMTP_PORT} only")
+        if port not in self._ports:
+            known = ", ".join(map(str, self._ports))
+            raise ValueError(f"port {port}: this dialler opens port {known} only")
         vetted = self.vet(addresses)
         lanes = _lanes(
             [ip for ip in vetted if source.ip is None or ip.version == source.ip.version]
@@ -271,26 +281,41 @@ class Dialer:
         if not lanes:
             raise NoConnect("no source address of the host's family")
         if len(lanes) == 1:
-            sock, ip = await self._try(lanes[0], source, deadline)
+            sock, ip = await self._try(lanes[0], port, source, deadline)
         else:
-            sock, ip = await self._race(lanes[0], lanes[1], source, deadline)
+            sock, ip = await self._race(lanes[0], lanes[1], port, source, deadline)
         loop = asyncio.get_running_loop()
         try:
-            transport, protocol = await loop.create_connection(factory, sock=sock)
+            if tls is None:
+                transport, protocol = await loop.create_connection(factory, sock=sock)
+            else:
+                transport, protocol = await loop.create_connection(
+                    factory,
+                    sock=sock,
+                    ssl=tls[0],
+                    server_hostname=tls[1],
+                    ssl_handshake_timeout=max(deadline.left(), TLS_LEAST),
+                    ssl_shutdown_timeout=TLS_SHUTDOWN,
+                )
         except OSError as error:
             raise _no_connect(error) from None
         return transport, protocol, ip
 
     async def _race(
-        self, first: list[IPAddress], second: list[IPAddress], source: Source, deadline: Deadline
+        self,
+        first: list[IPAddress],
+        second: list[IPAddress],
+        port: int,
+        source: Source,
+        deadline: Deadline,
     ) -> tuple[socket.socket, IPAddress]:
         """Two families: the second starts when the first is late or has failed; one wins."""
-        lead = asyncio.create_task(self._try(first, source, deadline))
+        lead = asyncio.create_task(self._try(first, port, source, deadline))
         tasks = {lead}
         try:
             await asyncio.wait(tasks, timeout=min(HAPPY_EYEBALLS, deadline.left()))
             if not lead.done() or lead.exception() is not None:
-                tasks.add(asyncio.create_task(self._try(second, source, deadline)))
+                tasks.add(asyncio.create_task(self._try(second, port, source, deadline)))
             failure: BaseException = NoConnect("timed out")
             waiting = set(tasks)
             while waiting:
@@ -306,14 +331,14 @@ class Dialer:
             await _abandon(tasks)
 
     async def _try(
-        self, addresses: list[IPAddress], source: Source, deadline: Deadline
+        self, addresses: list[IPAddress], port: int, source: Source, deadline: Deadline
     ) -> tuple[socket.socket, IPAddress]:
         """The addresses of one family, one after the other, each with its share of the time."""
         failure = NoConnect("no address")
         for index, ip in enumerate(addresses):
             share = deadline.left() / (len(addresses) - index)
             try:
-                return await self._connect(ip, source, share), ip
+                return await self._connect(ip, port, source, share), ip
             except OSError as error:
                 failure = _no_connect(error)
             except LookupError:
@@ -322,11 +347,13 @@ class Dialer:
                 break
         raise failure
 
-    async def _connect(self, ip: IPAddress, source: Source, seconds: float) -> socket.socket:
+    async def _connect(
+        self, ip: IPAddress, port: int, source: Source, seconds: float
+    ) -> socket.socket:
         """A connected socket to `ip` and nobody else."""
-        target = (str(ip), SMTP_PORT)
+        target = (str(ip), port)
         if self._seam is not None:
-            target = self._seam(ip, SMTP_PORT)
+            target = self._seam(ip, port)
         family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -428,6 +455,9 @@ def _same(one: str, other: str) -> bool:
 
 def _no_connect(error: OSError) -> NoConnect:
     """An operating-system error in our words; whose fault it is shows in the type."""
+    if isinstance(error, ssl.SSLError):
+        # Its errno is a number of OpenSSL's own; the reason is a word of a closed list.
+        return NoConnect(f"tls: {(error.reason or 'handshake failed').lower().replace('_', ' ')}")
     words = os.strerror(error.errno).lower() if error.errno else type(error).__name__
     return Exhausted(words) if error.errno in _EXHAUSTED else NoConnect(words)
 

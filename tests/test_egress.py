@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gate.budget import HAPPY_EYEBALLS, Deadline
 from gate.egress import (
     SMTP_PORT,
+    WEB_PORTS,
     Dialer,
     Egress,
     IPAddress,
@@ -276,6 +277,16 @@ def test_another_port_is_refused_before_anything_is_vetted_or_opened(port: int) 
         deadline = Deadline.after(1.0, time.monotonic)
         with pytest.raises(ValueError, match="port 25 only"):
             await dialer.dial(asyncio.Protocol, [GOOD], source=SOURCE, deadline=deadline, port=port)
+
+    asyncio.run(scene())
+
+
+def test_a_dialler_of_web_ports_is_none_of_mail() -> None:
+    async def scene() -> None:
+        dialer = Dialer(sources=[SOURCE], ports=WEB_PORTS)
+        deadline = Deadline.after(1.0, time.monotonic)
+        with pytest.raises(ValueError, match="port 443, 80 only"):
+            await dialer.dial(asyncio.Protocol, [GOOD], source=SOURCE, deadline=deadline)
 
     asyncio.run(scene())
 

@@ -30,7 +30,7 @@ from gate.dns.answers import Answer, Answers, Memory, Shared
 from gate.dns.ask import Allowance, ServerAddress
 from gate.dns.hosts import Hosts, MxHost
 from gate.dns.wire import AAAA, MX, A, Kind, encode
-from gate.egress import classify, own_addresses
+from gate.egress import IPAddress, classify, own_addresses
 from gate.reason import GateError, Reason
 
 HOSTS_MOST: Final = 4
@@ -139,6 +139,23 @@ class Resolver:
             return self._without(domain, Reason.DNS_ERROR, "timeout")
         finally:
             self._running.leave(domain, task)
+
+    async def addresses(self, host: str, deadline: Deadline) -> tuple[IPAddress, ...] | None:
+        """The addresses of a host (canonical name, as for `route`), in the order to try them.
+
+        Empty when it is proven to have none; None when they could not be looked up by `deadline`.
+        """
+        encode(host)
+        if not self._answers.may_ask(host):
+            return ()
+        hosts = Hosts([(0, host)], self._families)
+        try:
+            async with asyncio.timeout(deadline.left()):
+                await hosts.look_up(self._answers, Allowance(), self._clock)
+        except TimeoutError:
+            return None
+        (found,) = hosts.found()
+        return None if found.failed else found.addresses
 
     async def invents_names(self, deadline: Deadline) -> bool | None:
         """True if the resolvers give addresses to names that nobody has; None: not determined.

@@ -32,29 +32,27 @@ class Seam:
         self, ways: Mapping[str, tuple[str, int]] | None = None, *, open_world: bool = False
     ) -> None:
         self._open_world = open_world
-        self._ways: dict[IPAddress, tuple[str, int]] = {}
+        self._ways: dict[tuple[IPAddress, int], tuple[str, int]] = {}
         self.dialled: deque[IPAddress] = deque(maxlen=REMEMBERED)
         for ip, listener in (ways or {}).items():
             self.add(ip, listener)
 
-    def add(self, ip: str, listener: tuple[str, int]) -> None:
-        """From now on `ip`, port 25, leads to `listener`, which must be on loopback."""
+    def add(self, ip: str, listener: tuple[str, int], port: int = SMTP_PORT) -> None:
+        """From now on `ip` and `port` lead to `listener`, which must be on loopback."""
         if not ip_address(listener[0]).is_loopback:
             raise GateError(f"{listener[0]} is not a loopback address; a seam leads nowhere else")
-        self._ways[ip_address(ip)] = listener
+        self._ways[ip_address(ip), port] = listener
 
     @property
     def addresses(self) -> frozenset[IPAddress]:
         """The addresses it knows."""
-        return frozenset(self._ways)
+        return frozenset(ip for ip, _ in self._ways)
 
     def __call__(self, ip: IPAddress, port: int) -> tuple[str, int]:
         self.dialled.append(ip)
-        if port != SMTP_PORT:
-            raise LookupError(f"port {port}: only port {SMTP_PORT} leads anywhere")
-        way = self._ways.get(ip)
+        way = self._ways.get((ip, port))
         if way is None and self._open_world:
             return str(ip), port
         if way is None:
-            raise LookupError(f"{ip} leads nowhere in this test")
+            raise LookupError(f"{ip} port {port} leads nowhere in this test")
         return way

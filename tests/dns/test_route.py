@@ -548,3 +548,24 @@ def test_the_resolvers_of_this_machine_are_addresses() -> None:
         assert "dns.servers" in str(error)
     else:
         assert all(ip_address(host) and port == 53 for host, port in servers)
+
+
+@pytest.mark.parametrize(
+    ("plan", "found"),
+    [
+        ({"hook.test": HOST}, ["2001:db8::7", "203.0.113.7"]),
+        ({"hook.test": "CNAME other.test", "other.test": "A 203.0.113.8"}, ["203.0.113.8"]),
+        ({"hook.test": NXDOMAIN}, []),
+        ({"hook.test": 'TXT "no address"'}, []),
+        ({"hook.test": SERVFAIL}, None),
+    ],
+    ids=["both families", "an alias", "no such name", "no address", "not to be had"],
+)
+def test_the_addresses_of_a_host_that_is_no_mail_host(
+    plan: dict[str, Value], found: list[str] | None
+) -> None:
+    async def body(ours: Resolver, zones: FakeZones) -> list[str] | None:
+        ips = await ours.addresses("hook.test", soon())
+        return None if ips is None else [str(ip) for ip in ips]
+
+    assert serve(body, plan) == found
