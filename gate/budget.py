@@ -115,10 +115,6 @@ TLS_LEAST: Final = 0.001
 """What a handshake is given when nothing is left: a loop takes no timeout of zero."""
 TLS_SHUTDOWN: Final = 0.5
 """Closing a TLS connection politely may take so long; then it is cut."""
-TLS_SHUTDOWN: Final = 2.0
-"""A TLS connection that the peer does not help to close is dropped after this."""
-TLS_LEAST: Final = 0.001
-"""A handshake whose time is up fails by its own timer, which must not be zero."""
 QUIT_LINGER: Final = 0.2
 """A closed dialogue's socket is aborted after this (faults.md S02)."""
 SLOT_SHARE: Final = 0.2
