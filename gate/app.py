@@ -14,6 +14,7 @@ from gate import metrics
 from gate.api.checks import Checks
 from gate.api.front import Front, Routes
 from gate.api.guard import Guard
+from gate.api.hooks import Hooks
 from gate.api.journal import Journal
 from gate.api.ops import ON_ERROR, Ops, describe
 from gate.api.peer import Peers
@@ -22,6 +23,7 @@ from gate.api.service import Service
 from gate.api.sites import Tenants, refuse_open_development, tenants_of
 from gate.api.siteverify import Siteverify
 from gate.engine import Engine, open_engine
+from gate.hooks.registry import Registry
 from gate.settings import Settings
 
 Opener = Callable[[Settings], AbstractAsyncContextManager[Engine]]
@@ -39,6 +41,7 @@ class App:
 
     def __init__(self, settings: Settings, opener: Opener, write: Write) -> None:
         refuse_open_development(settings)
+        self._registry = Registry(settings.hook)
         self._settings = settings
         self._opener = opener
         self._write = write
@@ -59,12 +62,14 @@ class App:
                 flights=lambda: engine.checker.flights,
                 store_healthy=lambda: engine.store.healthy,
             )
-            self._front.routes = _routes(service, checks, Siteverify(service), Ops(engine))
+            hooks = Hooks(service, self._registry)
+            self._front.routes = _routes(service, checks, Siteverify(service), hooks, Ops(engine))
             try:
                 yield engine
             finally:
                 self._front.routes = None
                 await checks.close()
+                await hooks.close()
                 journal.flush()
 
     @asynccontextmanager
@@ -81,7 +86,9 @@ class App:
         return Guard(tenants, Quota(engine.clock), peers, settings.limits)
 
 
-def _routes(service: Service, checks: Checks, siteverify: Siteverify, ops: Ops) -> Routes:
+def _routes(
+    service: Service, checks: Checks, siteverify: Siteverify, hooks: Hooks, ops: Ops
+) -> Routes:
     cold = Starlette(
         routes=[
             Route("/v1/checks/{id}", checks.find),
@@ -98,6 +105,7 @@ def _routes(service: Service, checks: Checks, siteverify: Siteverify, ops: Ops) 
             "/v1/prefetch": checks.prefetch,
             "/v1/siteverify": siteverify,
         },
+        hooks=hooks,
         cold=cold,
         tenants=service.guard.tenants,
         clock=service.engine.clock,

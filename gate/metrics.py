@@ -24,7 +24,7 @@ ProcessCollector(registry=REGISTRY)
 DECISIONS: Final = Counter(
     "gate_decisions_total",
     "Decisions given, by verdict and by who asked.",
-    # result, reason, decision: gate/reason.py. key: public, secret, siteverify.
+    # result, reason, decision: gate/reason.py. key: public, secret, siteverify, hook.
     ["result", "reason", "decision", "key"],
     registry=REGISTRY,
 )
@@ -44,6 +44,14 @@ SITEVERIFY: Final = Counter(
     "Answers of siteverify.",
     # outcome: success, or one of the nine error codes of gate/api/siteverify.py.
     ["outcome"],
+    registry=REGISTRY,
+)
+HOOKS: Final = Counter(
+    "gate_hooks_total",
+    "Answers to signup hooks.",
+    # platform: gate/hooks/settings.py. outcome: allow, deny, repeated (answered as the first time),
+    # no_address, refused (not proved), failed (a fault of ours, allowed).
+    ["platform", "outcome"],
     registry=REGISTRY,
 )
 PROBLEMS: Final = Counter(

@@ -30,6 +30,8 @@ Later = Awaitable[Reply]
 Handler = Callable[[Request, bytes], Reply | Later]
 """Takes the head and the whole body. Answers at once when nothing has to be waited for."""
 VARY: Final = (b"vary", b"Origin")
+HOOKS: Final = "/v1/hooks/"
+"""Signup hooks look at a request for themselves: what it proves, where its address stands."""
 BEGUN: Final = "gate.begun"
 """Key of a scope whose request is being answered already: the `Later` to wait for."""
 
@@ -38,11 +40,12 @@ BEGUN: Final = "gate.begun"
 class Routes:
     """What the front hands requests to while the gate is open.
 
-    `hot`: path to handler, POST only. `cold`: everything else. `development`: only Host headers
-    that name this very machine are served.
+    `hot`: path to handler, POST only. `hooks`: what is below `HOOKS`. `cold`: everything else.
+    `development`: only Host headers that name this very machine are served.
     """
 
     hot: Mapping[str, Handler]
+    hooks: ASGIApp
     cold: ASGIApp
     tenants: Tenants
     clock: Clock
@@ -66,6 +69,8 @@ class Front:
             await Problem("unavailable").reply()(send)
         elif scope["path"] in self.routes.hot:
             await _hot(self.routes, scope, receive, send)
+        elif scope["path"].startswith(HOOKS):
+            await self.routes.hooks(scope, receive, send)
         else:
             await _cold(self.routes, scope, receive, send)
 

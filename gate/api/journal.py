@@ -32,9 +32,10 @@ _encode = msgspec.json.Encoder().encode
 class Line(Struct, gc=False):
     """The fields of a decision line, in the order they are written.
 
-    `key`: public, secret or siteverify. `decision` is what the caller was told, `would_be` what
-    the site's policy says; they differ in observe mode and where a browser may not know. `outcome`
-    is siteverify's: success, or an error code.
+    `key`: public, secret, siteverify or hook. `decision` is what the caller was told, `would_be`
+    what the site's policy says; they differ in observe mode and where a browser may not know.
+    `outcome` is siteverify's: success, or an error code; and a hook's: its path, and what came of
+    the call.
     """
 
     ts: float

@@ -137,8 +137,8 @@ class Request:
         raise Problem("unsupported_media_type")
 
 
-async def receive_body(receive: Receive) -> bytes:
-    """The whole body. Raises `Problem` as soon as it is past `BODY_MOST`, `ClientGone`."""
+async def receive_body(receive: Receive, most: int = BODY_MOST) -> bytes:
+    """The whole body. Raises `Problem` as soon as it is past `most` octets, `ClientGone`."""
     body = b""
     while True:
         message = await receive()
@@ -146,8 +146,8 @@ async def receive_body(receive: Receive) -> bytes:
             raise ClientGone
         part: bytes = message.get("body", b"")
         body += part
-        if len(body) > BODY_MOST:
-            raise Problem("body_too_large")
+        if len(body) > most:
+            raise Problem("body_too_large", f"A body is at most {most} bytes here.")
         if not message.get("more_body", False):
             return body
 

@@ -22,9 +22,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
 from gate.budget import HOOK_TOLERANCE
 from gate.hooks.adapter import Adapter, Asked, Call, Proof, Refused, Said, Why, Wire, as_json
-from gate.hooks.jwt import RsaKey, by_rsa, in_time, rsa_keys, take_apart
+from gate.hooks.jwt import by_rsa, in_time, rsa_keys, take_apart
 from gate.hooks.payload import at, from_json, languages, text
 from gate.hooks.proofs import shared_header
 from gate.hooks.settings import Hook
@@ -40,7 +42,7 @@ class Entra(Adapter):
 
     def __init__(self, hook: Hook) -> None:
         super().__init__(hook)
-        self._keys: Mapping[str, RsaKey] = {}
+        self._keys: Mapping[str, RSAPublicKey] = {}
         self._changed = 0
         self._file = Path(hook.token.jwks) if hook.token.jwks else None
         if self._file is not None:
@@ -82,7 +84,7 @@ class Entra(Adapter):
         shown = {"title": said.title, "message": said.text}
         return _answer({"@odata.type": f"{_ACTION}showBlockPage", **shown})
 
-    def _key(self, kid: object) -> RsaKey:
+    def _key(self, kid: object) -> RSAPublicKey:
         """The key a token names; the file is looked at again for one that is not known."""
         if not isinstance(kid, str):
             raise Refused(Why.MALFORMED)

@@ -1,9 +1,9 @@
 """Anything that can sign a Standard Webhooks message and act on the answer.
 
 Set up: `secrets = ["whsec_…"]`, the same on the other side; `POST https://GATE/v1/hooks/generic`
-with a JSON body. The address is looked for at `email_at`, or else at the places that webhooks usually
-have it. What is answered is the hook's own, `{"decision": "block", "reason": …, "message": …}` with
-status 200, unless the table `answer` says otherwise.
+with a JSON body. The address is looked for at `email_at`, or else at the places that webhooks
+usually have it. What is answered is the hook's own, `{"decision": "block", "reason": …,
+"message": …}` with status 200, unless the table `answer` says otherwise.
 
 Source: the Standard Webhooks specification 1.0.0.
 """
