@@ -8,9 +8,8 @@ mailboxes; with `reveal = "domain"` its answer is the same whether the mailbox e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -150,8 +149,7 @@ MESSAGES: Final[Mapping[str, str]] = MappingProxyType(
 _MESSAGE_ELSE: Final = "We could not confirm this address. Is it spelled right?"
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What one caller is let see of an answer; the token and the log line say the same."""
 
     result: Result

@@ -61,6 +61,7 @@ class Guard:
         self._quota = quota
         self._peers = peers
         self._limits = limits
+        self._servers: dict[bytes, Caller] = {}
 
     def by_header(self, request: Request) -> Caller | None:
         """Whom the Authorization header names; None without one. Raises `Problem`: unknown key."""
@@ -69,7 +70,11 @@ class Guard:
             return None
         if key.startswith("pk_"):
             return self.by_site_key(request, key)
-        return Caller(self._by_secret(key), False, None, "")
+        tenant = self._by_secret(key)
+        caller = self._servers.get(tenant.digest)
+        if caller is None:
+            caller = self._servers[tenant.digest] = Caller(tenant, False, None, "")
+        return caller
 
     def by_site_key(self, request: Request, key: str | None) -> Caller:
         """The page that sent its site key. Raises `Problem`: none, unknown, another's origin."""

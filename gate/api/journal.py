@@ -25,8 +25,8 @@ from gate.answer import Answer
 from gate.budget import LOG_FLUSH
 from gate.reason import Choice, Reason
 
-_NOT_PLAIN = re.compile(rb"[^\x20-\x7e]")
-_encode = msgspec.json.Encoder().encode
+_NOT_PLAIN = re.compile(rb"[^\x20-\x7e\n]")
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Line(Struct, gc=False):
@@ -98,13 +98,11 @@ class Journal:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        text = bytearray()
-        for entry in waiting:
-            line = _line(entry) if isinstance(entry, Note) else entry
+        lines = [_line(entry) if isinstance(entry, Note) else entry for entry in waiting]
+        for line in lines:
             self._count(line)
-            text += _plain(line) + b"\n"
         try:
-            self._write(bytes(text))
+            self._write(_plain(lines))
         except OSError:
             metrics.LINES_LOST.inc(len(waiting))
 
@@ -157,10 +155,10 @@ FIELDS: Final = Line.__struct_encode_fields__
 """Names of the fields of a decision line; they do not change between versions."""
 
 
-def _plain(line: Line) -> bytes:
-    """The line in printable ASCII; only an operator's own site name can need escapes."""
-    text = _encode(line)
+def _plain(lines: list[Line]) -> bytes:
+    """The lines in printable ASCII; only an operator's own site name can need escapes."""
+    text = _encode_lines(lines)
     if _NOT_PLAIN.search(text) is None:
         return text
-    escaped = json.dumps(msgspec.to_builtins(line), separators=(",", ":")).encode()
-    return escaped.replace(b"\x7f", b"\\u007f")
+    escaped = [json.dumps(msgspec.to_builtins(line), separators=(",", ":")) for line in lines]
+    return "".join(line.replace("\x7f", "\\u007f") + "\n" for line in escaped).encode()
