@@ -275,6 +275,14 @@ HOOK_TOLERANCE_WORKOS: Final = 30.0
 HOOK_REPLAY: Final = 900.0
 """A message seen again within this is answered as it was the first time."""
 
+# -- the Python client (gate.client, gate.middleware) ----------------------------------------------
+CLIENT: Final = 2.0
+"""A call that names no timeout is given up after this: well after the gate's own budget."""
+CLIENT_RESERVE: Final = 0.1
+"""Kept back from a caller's timeout for the way to the gate and back."""
+CLIENT_IDLE: Final = 10.0
+"""An unused connection is closed after this, before the gate closes it (`HTTP_IDLE`)."""
+
 # -- the practice world (gate.sandbox, gate.testing) -----------------------------------------------
 PRACTICE_IDLE: Final = 60.0
 """A practice mail server drops a client that has said nothing for so long."""

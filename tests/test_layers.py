@@ -24,9 +24,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("memory", "answer", "checker"),
     ("testing", "metrics"),
     ("sandbox",),
-    ("engine",),
+    ("engine", "client"),
     ("api", "hooks", "page"),
-    ("app",),
+    ("app", "middleware"),
     ("server",),
     ("cli",),
 )
