@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gate import metrics
+from gate.api import script
 from gate.api.checks import Checks
 from gate.api.front import Front, Routes
 from gate.api.guard import Guard
@@ -95,6 +96,8 @@ def _routes(
             Route("/healthz", ops.healthz),
             Route("/readyz", ops.readyz),
             Route("/openapi.json", describe),
+            Route("/v1/gate.js", script.serve),
+            Route("/v1/gate.json", script.describe),
             Route("/", ops.page),
         ],
         exception_handlers=ON_ERROR,

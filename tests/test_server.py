@@ -466,7 +466,7 @@ def test_when_all_are_being_served_the_next_is_told_to_come_back() -> None:
 
 def test_one_client_has_at_most_64_connections() -> None:
     async def main() -> None:
-        house = House(most=1000, exempt=lambda _: False)
+        house = House(most=500, exempt=lambda _: False)
         listener = Listener(admin(), house, watches_loop=False)
         with bind(HOST, 0, "x") as listening:
             port = listening.getsockname()[1]

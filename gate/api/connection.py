@@ -42,7 +42,9 @@ from gate.budget import HTTP_BODY, HTTP_HEADERS, HTTP_IDLE, HTTP_WRITE
 
 HEAD_MOST: Final = 16 * 1024
 URL_MOST: Final = 2 * 1024
-CONNECTIONS_PER_CLIENT: Final = 64
+PER_CLIENT: Final = 64
+PER_CLIENT_SHARE: Final = 8
+"""One client may have 64 connections, or an eighth of all: a site's server is one client too."""
 PIPELINED_MOST: Final = 32
 """Requests sent ahead of their answers: a chunk of thousands would hold up the event loop."""
 HOT: Final = frozenset({b"/v1/check", b"/v1/prefetch", b"/v1/siteverify"})
@@ -83,6 +85,7 @@ class House(ServerState):
     ) -> None:
         super().__init__()
         self.most = most
+        self._per_client = max(PER_CLIENT, most // PER_CLIENT_SHARE)
         self.begin = begin
         self.waiting: OrderedDict[Connection, None] = OrderedDict()
         self._exempt = exempt
@@ -93,7 +96,7 @@ class House(ServerState):
         client = connection.client[0] if connection.client else ""
         if not self._exempt(client):
             key = counted_as(client)
-            if self._clients[key] >= CONNECTIONS_PER_CLIENT:
+            if self._clients[key] >= self._per_client:
                 metrics.CUT.labels("peer").inc()
                 return False
             connection.counted = key

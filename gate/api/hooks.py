@@ -181,7 +181,8 @@ class Hooks:
         return Ruling(block, answer.decision.because, "deny" if block else "allow", answer)
 
     async def _check(self, case: Case, email: str) -> Answer:
-        reserve = 0.0
+        # Inside the outer limit, so that it is the checker that says what came in between.
+        reserve = ANSWER_RESERVE
         if case.proof.mark is not None:
             reserve = min(HOOK_RESERVE, RESERVE_SHARE * case.adapter.hook.deadline)
         deadline = Deadline(case.deadline.at - reserve, case.deadline.clock)

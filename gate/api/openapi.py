@@ -17,6 +17,7 @@ from gate.api.answer import COARSE, BrowserAnswer, FullAnswer
 from gate.api.problems import KINDS, URN
 from gate.api.requests import CheckBody, PrefetchBody, SiteverifyBody
 from gate.api.siteverify import ERROR_CODES, SiteverifyAnswer
+from gate.hooks.registry import ADAPTERS
 from gate.reason import MEANING, VERDICT_OF, Reason
 
 _RECORDS: Final = (
@@ -53,6 +54,9 @@ def _document() -> Json:
             "/v1/checks/{id}": {"get": _find()},
             "/v1/prefetch": {"post": _prefetch()},
             "/v1/siteverify": {"post": _siteverify()},
+            "/v1/hooks/{path}": {"post": _hook()},
+            "/v1/gate.js": {"get": _script()},
+            "/v1/gate.json": {"get": _plain("gate_json", "Where the widget stands.", "Script")},
             "/healthz": {"get": _plain("healthz", "Whether the process lives.", "Health")},
             "/readyz": {"get": _readyz()},
             "/openapi.json": {"get": _openapi()},
@@ -181,6 +185,41 @@ def _siteverify() -> Json:
     }
 
 
+def _hook() -> Json:
+    return {
+        "operationId": "hook",
+        "summary": "An auth platform asks before it creates a user.",
+        "description": "Body, proof and answer are those of the platform that the [[hook]] of the "
+        "settings names: " + ", ".join(ADAPTERS) + ".",
+        "security": [],
+        "parameters": [
+            {
+                "name": "path",
+                "in": "path",
+                "required": True,
+                "description": "`path` of the [[hook]]",
+                "schema": {"type": "string"},
+            }
+        ],
+        "responses": {
+            "default": {"description": "In the platform's own words."},
+            **_problems(
+                "invalid_request", "not_found", "body_timeout", "body_too_large", "unavailable"
+            ),
+        },
+    }
+
+
+def _script() -> Json:
+    content = {"text/javascript": {"schema": {"type": "string"}}}
+    return {
+        "operationId": "gate_js",
+        "summary": "The widget.",
+        "security": [],
+        "responses": {"200": {"description": "The script.", "content": content}},
+    }
+
+
 def _readyz() -> Json:
     described = _plain("readyz", "Whether it can answer checks, and how well.", "Readiness")
     described["responses"]["503"] = {"$ref": "#/components/responses/unavailable"}
@@ -253,6 +292,8 @@ def _schemas() -> Json:
         "properties": {"status": {"const": "ok"}},
         "required": ["status"],
     }
+    texts = {name: {"type": "string"} for name in ("path", "integrity", "version")}
+    schemas["Script"] = {"type": "object", "properties": texts, "required": list(texts)}
     schemas["Readiness"] = {
         "type": "object",
         "properties": {
