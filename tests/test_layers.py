@@ -14,8 +14,8 @@ ROOT = Path(gate.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("reason", "budget", "settings", "hooks.settings", "address", "trace", "smtp.reply"),
-    ("lists", "smtp.command", "smtp.provider", "smtp.rules", "smtp.wording"),
-    ("flags", "typo", "smtp.dialog"),
+    ("lists", "minify", "smtp.command", "smtp.provider", "smtp.rules", "smtp.wording"),
+    ("flags", "typo", "widget", "smtp.dialog"),
     ("smtp.classify", "smtp.explain", "smtp.walk", "smtp.throttle", "token"),
     ("egress",),
     ("dns", "store"),

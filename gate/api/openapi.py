@@ -292,8 +292,9 @@ def _schemas() -> Json:
         "properties": {"status": {"const": "ok"}},
         "required": ["status"],
     }
-    texts = {name: {"type": "string"} for name in ("path", "integrity", "version")}
-    schemas["Script"] = {"type": "object", "properties": texts, "required": list(texts)}
+    script: Json = {name: {"type": "string"} for name in ("path", "integrity", "version")}
+    script |= {name: {"type": "integer"} for name in ("bytes", "gzip_bytes")}
+    schemas["Script"] = {"type": "object", "properties": script, "required": list(script)}
     schemas["Readiness"] = {
         "type": "object",
         "properties": {

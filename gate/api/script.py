@@ -14,6 +14,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+import gate
+from gate import widget
 from gate.api.ops import respond
 from gate.api.reply import Headers
 
@@ -21,6 +23,7 @@ FOREVER: Final = b"public, max-age=31536000, immutable"
 _PUBLIC: Final[Headers] = [
     (b"access-control-allow-origin", b"*"),
     (b"cross-origin-resource-policy", b"cross-origin"),
+    (b"timing-allow-origin", b"*"),
     (b"x-content-type-options", b"nosniff"),
 ]
 """Any page may load it: it is the same for everybody, and says nothing about anybody."""
@@ -28,8 +31,6 @@ _PUBLIC: Final[Headers] = [
 
 async def serve(request: Request) -> Response:
     """GET /v1/gate.js."""
-    from gate import widget
-
     script = await asyncio.to_thread(widget.script)
     etag = f'"{script.tag}"'.encode()
     pinned = request.query_params.get("v") == script.tag
@@ -50,10 +51,14 @@ async def serve(request: Request) -> Response:
 
 
 async def describe(request: Request) -> Response:
-    """GET /v1/gate.json: where the script stands for good, and its hash for `integrity`."""
-    from gate import widget
-
+    """GET /v1/gate.json: where the script stands for good, its hash for `integrity`, its size."""
     script = await asyncio.to_thread(widget.script)
-    body = {"path": script.path, "integrity": script.integrity, "version": script.tag}
+    body = {
+        "path": script.path,
+        "integrity": script.integrity,
+        "version": gate.__version__,
+        "bytes": len(script.body),
+        "gzip_bytes": len(script.gzipped),
+    }
     headers = [*_PUBLIC, (b"cache-control", b"no-cache"), (b"content-type", b"application/json")]
     return respond(200, msgspec.json.encode(body), headers)

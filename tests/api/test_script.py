@@ -10,8 +10,6 @@ import pytest
 
 from tests.api.ground import gate
 
-pytest.importorskip("gate.widget")
-
 
 def test_the_named_build_is_kept_for_good_and_has_the_hash_it_is_said_to_have() -> None:
     async def main() -> None:
@@ -21,6 +19,8 @@ def test_the_named_build_is_kept_for_good_and_has_the_hash_it_is_said_to_have() 
             assert script.headers["cache-control"] == "public, max-age=31536000, immutable"
             digest = base64.b64encode(hashlib.sha384(script.content).digest()).decode()
             assert described["integrity"] == f"sha384-{digest}"
+            assert described["bytes"] == len(script.content)
+            assert described["gzip_bytes"] == int(script.headers["content-length"])
             plain = await running.client.get(
                 described["path"], headers={"accept-encoding": "identity"}
             )
