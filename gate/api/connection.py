@@ -218,11 +218,14 @@ class Connection(HttpToolsProtocol):
             self._refuse("invalid_request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        if len(name) == 17 and name.lower() == b"transfer-encoding":
+        name = name.lower()
+        if name == b"transfer-encoding":
             self._encoded = True
             if value.strip().lower() != b"chunked":
                 self._refuse("invalid_request")
+        elif name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if len(self.url) > URL_MOST:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from prometheus_client import Counter
 
 from gate import metrics
 from gate.answer import Answer
@@ -82,7 +82,6 @@ class Journal:
         self._write = write
         self._waiting: list[Note | Line] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._counters: dict[tuple[str, ...], Counter] = {}
 
     def wrote(self, entry: Note | Line) -> None:
         """Set a decision down; it is written within `LOG_FLUSH`."""
@@ -99,24 +98,21 @@ class Journal:
         if not waiting:
             return
         lines = [_line(entry) if isinstance(entry, Note) else entry for entry in waiting]
-        for line in lines:
-            self._count(line)
+        self._count(lines)
         try:
             self._write(_plain(lines))
         except OSError:
             metrics.LINES_LOST.inc(len(waiting))
 
-    def _count(self, line: Line) -> None:
-        if line.result is None or line.reason is None or line.decision is None:
-            return
-        labels = (line.result, line.reason, line.decision, line.key)
-        counter = self._counters.get(labels)
-        if counter is None:
-            counter = self._counters[labels] = metrics.DECISIONS.labels(*labels)
-        counter.inc()
-        metrics.CHECK_SECONDS.observe(line.duration_ms / 1000)
-        if line.would_be == Choice.BLOCK and line.decision != Choice.BLOCK:
-            metrics.WOULD_BLOCK.inc()
+    def _count(self, lines: list[Line]) -> None:
+        decided = [line for line in lines if line.result is not None]
+        found = Counter((ln.result, ln.reason, ln.decision, ln.key) for ln in decided)
+        for labels, number in found.items():
+            metrics.DECISIONS.labels(*labels).inc(number)
+        for line in decided:
+            metrics.CHECK_SECONDS.observe(line.duration_ms / 1000)
+            if line.would_be == Choice.BLOCK and line.decision != Choice.BLOCK:
+                metrics.WOULD_BLOCK.inc()
 
 
 def _line(note: Note) -> Line:

@@ -1,37 +1,38 @@
 """The OpenAPI 3.1 document, put together from the tables the code itself runs on.
 
-Schemas come from the very records that are read and written, reasons from gate/reason.py, problems
-from gate/api/problems.py; only the paths are written by hand. So the document cannot promise a
-field that is not there.
+Schemas come from the very records that are read and written (gate/api/schemas.py), reasons from
+gate/reason.py, problems from gate/api/problems.py; only the paths are written by hand. So the
+document cannot promise a field that is not there.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 import gate
-from gate.api.answer import COARSE, BrowserAnswer, FullAnswer
-from gate.api.problems import KINDS, URN
-from gate.api.requests import CheckBody, PrefetchBody, SiteverifyBody
-from gate.api.siteverify import ERROR_CODES, SiteverifyAnswer
+from gate.api.problems import KINDS
+from gate.api.schemas import REF, Json, problem, schemas
+from gate.api.siteverify import ERROR_CODES
 from gate.hooks.registry import ADAPTERS
-from gate.reason import MEANING, VERDICT_OF, Reason
-
-_RECORDS: Final = (
-    CheckBody,
-    PrefetchBody,
-    SiteverifyBody,
-    FullAnswer,
-    BrowserAnswer,
-    SiteverifyAnswer,
-)
-Json = dict[str, Any]
 
 _SECRET: Final[list[Json]] = [{"secret_key": []}]
 _PAGE_OR_SECRET: Final[list[Json]] = [{"secret_key": []}, {}]
+
+_CHECK_LINKS: Final[Json] = {
+    "newest": {
+        "operationId": "find_check",
+        "parameters": {"id": "$response.body#/id"},
+        "description": "The newest answer of the same check; a later one may follow if not final.",
+    },
+    "verify": {
+        "operationId": "siteverify",
+        "requestBody": {"response": "$response.body#/token"},
+        "description": "What the site's server does with the token a form carried.",
+    },
+}
 
 
 @cache
@@ -62,8 +63,8 @@ def _document() -> Json:
             "/openapi.json": {"get": _openapi()},
         },
         "components": {
-            "schemas": _schemas(),
-            "responses": {name: _problem(name) for name in KINDS},
+            "schemas": schemas(),
+            "responses": {name: problem(name) for name in KINDS},
             "securitySchemes": {
                 "secret_key": {
                     "type": "http",
@@ -81,17 +82,15 @@ def _check() -> Json:
         "operationId": "check",
         "summary": "Check one address.",
         "security": _PAGE_OR_SECRET,
-        "requestBody": _body("CheckBody"),
+        "requestBody": _body("Check"),
         "responses": {
-            "200": _json(
-                "A verdict: the whole answer for a secret key, the trimmed one for a site key.",
-                {
-                    "anyOf": [
-                        {"$ref": "#/components/schemas/FullAnswer"},
-                        {"$ref": "#/components/schemas/BrowserAnswer"},
-                    ]
-                },
-            ),
+            "200": {
+                **_json(
+                    "A verdict: the whole answer for a secret key, the trimmed one for a site key.",
+                    {"anyOf": [{"$ref": REF + "FullAnswer"}, {"$ref": REF + "BrowserAnswer"}]},
+                ),
+                "links": _CHECK_LINKS,
+            },
             **_problems(
                 "invalid_request",
                 "missing_key",
@@ -123,7 +122,7 @@ def _find() -> Json:
             }
         ],
         "responses": {
-            "200": _json("The answer.", {"$ref": "#/components/schemas/FullAnswer"}),
+            "200": _json("The answer.", {"$ref": REF + "FullAnswer"}),
             **_problems(
                 "invalid_request",
                 "missing_key",
@@ -142,7 +141,7 @@ def _prefetch() -> Json:
         "operationId": "prefetch",
         "summary": "Look a domain up in advance, while its address is still being typed.",
         "security": _PAGE_OR_SECRET,
-        "requestBody": _body("PrefetchBody"),
+        "requestBody": _body("Prefetch"),
         "responses": {
             "204": {"description": "Taken note of."},
             **_problems(
@@ -166,11 +165,11 @@ def _siteverify() -> Json:
         "operationId": "siteverify",
         "summary": "Verify a form's token, or check an address now. Turnstile's shape.",
         "security": _PAGE_OR_SECRET,
-        "requestBody": _body("SiteverifyBody"),
+        "requestBody": _body("Siteverify"),
         "responses": {
             "200": _json(
                 "The answer; errors are in `error-codes`: " + ", ".join(ERROR_CODES) + ".",
-                {"$ref": "#/components/schemas/SiteverifyAnswer"},
+                {"$ref": REF + "SiteverifyAnswer"},
             ),
             **_problems(
                 "invalid_request",
@@ -231,7 +230,7 @@ def _plain(name: str, summary: str, schema: str) -> Json:
         "operationId": name,
         "summary": summary,
         "security": [],
-        "responses": {"200": _json(summary, {"$ref": f"#/components/schemas/{schema}"})},
+        "responses": {"200": _json(summary, {"$ref": REF + schema})},
     }
 
 
@@ -245,9 +244,12 @@ def _openapi() -> Json:
 
 
 def _body(schema: str) -> Json:
-    reference = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    kinds = ("application/json", "application/x-www-form-urlencoded")
-    return {"required": True, "content": dict.fromkeys(kinds, reference)}
+    kinds = {
+        "application/json": f"{schema}Body",
+        "application/x-www-form-urlencoded": f"{schema}Form",
+    }
+    content = {kind: {"schema": {"$ref": REF + name}} for kind, name in kinds.items()}
+    return {"required": True, "content": content}
 
 
 def _json(description: str, schema: Json) -> Json:
@@ -256,54 +258,3 @@ def _json(description: str, schema: Json) -> Json:
 
 def _problems(*names: str) -> Json:
     return {str(KINDS[name].status): {"$ref": f"#/components/responses/{name}"} for name in names}
-
-
-def _problem(name: str) -> Json:
-    kind = KINDS[name]
-    same_status = [other for other, row in KINDS.items() if row.status == kind.status]
-    properties = {
-        "type": {"type": "string", "enum": [URN + other for other in same_status]},
-        "title": {"type": "string"},
-        "status": {"type": "integer", "const": kind.status},
-        "detail": {"type": "string"},
-    }
-    schema = {"type": "object", "properties": properties, "required": list(properties)}
-    content = {"application/problem+json": {"schema": schema}}
-    return {"description": kind.title + ".", "content": content}
-
-
-def _schemas() -> Json:
-    _, schemas = msgspec.json.schema_components(
-        _RECORDS, ref_template="#/components/schemas/{name}"
-    )
-    schemas["Reason"]["description"] = (
-        "A closed list; treat a value you do not know as unknown.\n"
-        + ("\n".join(f"- `{r}` ({VERDICT_OF[r]}): {MEANING[r]}" for r in Reason))
-    )
-    schemas["BrowserAnswer"]["properties"]["reason"]["enum"] = list(COARSE)
-    for name in ("FullAnswer", "BrowserAnswer", "SiteverifyAnswer"):
-        schemas[name]["required"] = [
-            field
-            for field in schemas[name]["properties"]
-            if field not in ("detail", "position", "trace", "transcript")
-        ]
-    schemas["Health"] = {
-        "type": "object",
-        "properties": {"status": {"const": "ok"}},
-        "required": ["status"],
-    }
-    script: Json = {name: {"type": "string"} for name in ("path", "integrity", "version")}
-    script |= {name: {"type": "integer"} for name in ("bytes", "gzip_bytes")}
-    schemas["Script"] = {"type": "object", "properties": script, "required": list(script)}
-    schemas["Readiness"] = {
-        "type": "object",
-        "properties": {
-            "status": {"enum": ["ready", "degraded"]},
-            "store": {"enum": ["ok", "failing"]},
-            "probing": {"enum": ["on", "sandbox", "off"]},
-            "resolver": {"enum": ["ok", "failing"]},
-        },
-        "required": ["status", "store", "probing", "resolver"],
-        "description": "degraded: checks are answered, but unremembered, or unknown.",
-    }
-    return schemas

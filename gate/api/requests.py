@@ -28,6 +28,7 @@ _NEVER_IN_URL: Final = re.compile(
 )
 _SINGLE: Final = (b"host", b"authorization", b"origin", b"content-type", b"content-length")
 _LEFT_EMPTY: Final = frozenset({"sitekey", "timeout_ms", "max_age", "remoteip", "explain"})
+_IP: Final = {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
 _JSON: Final = b"application/json"
 _FORM: Final = b"application/x-www-form-urlencoded"
 
@@ -53,7 +54,7 @@ class CheckBody(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
         Annotated[str, Meta(max_length=255)], Meta(description="data of yours, repeated likewise")
     ] = ""
     remoteip: Annotated[
-        Annotated[str, Meta(max_length=64)] | None,
+        Annotated[str, Meta(max_length=64, extra_json_schema=_IP)] | None,
         Meta(description="the person's address, to be counted as that client (secret key)"),
     ] = None
     explain: Annotated[
