@@ -1,4 +1,4 @@
-"""What outlives a flight: records that expire, claims that are made once, and the gate's secrets.
+"""What outlives a flight: records, claims that are made once, jobs to be done, the gate's secrets.
 
 A store maps octets to octets and knows nothing of addresses or verdicts. Two kinds: `memory:`, gone
 with the process, and `sqlite:FILE`, one file for one process. tests/contract holds for both.
@@ -9,15 +9,91 @@ What every store promises:
    tries again by itself.
 2. A record past its expiry is not found; one before it may be gone, for memory is bounded.
 3. Of any number of claims of one key, exactly one wins, and it is durable before `claim` returns.
+4. A job that was taken is there until it is settled, whatever crashes; what follows from it is
+   written in the very transaction that settles it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 from gate.budget import Clock
 from gate.reason import GateError
+
+
+class Kept(NamedTuple):
+    """A value and when it expires (Unix seconds)."""
+
+    value: bytes
+    expires: float
+
+
+class Job(Struct, frozen=True, gc=False):
+    """Something to be done later. Times are seconds on the clock of whoever adds and leases jobs.
+
+    `id` is unique in its `kind`. `lane`: jobs of one lane take turns among themselves only.
+    `subject`: what it is about; jobs about one thing are leased together. Undone at `expires` it
+    becomes a dead letter, and at `forgotten` it is deleted.
+    """
+
+    kind: str
+    id: bytes
+    lane: str
+    subject: bytes
+    payload: bytes
+    due: float
+    made: float
+    expires: float
+    forgotten: float
+
+
+class Lease(Struct, frozen=True, gc=False):
+    """A job that is ours until the lease ends. `attempts`: settlements that counted, so far."""
+
+    job: Job
+    attempts: int
+    fence: int
+
+
+class Done(Struct, frozen=True, gc=False):
+    """The job is over and may be forgotten."""
+
+
+class Again(Struct, frozen=True, gc=False):
+    """The job is due again. `counts`: as an attempt. `told`: a short note for the operator."""
+
+    due: float
+    counts: bool = True
+    told: str = ""
+
+
+class Buried(Struct, frozen=True, gc=False):
+    """The job is given up and kept as a dead letter; `why` is one of few short texts."""
+
+    why: str
+    told: str = ""
+
+
+class Settled(NamedTuple):
+    """A lease, and what became of its job."""
+
+    lease: Lease
+    outcome: Done | Again | Buried
+
+
+class Letter(NamedTuple):
+    """A dead letter, without what it says. `made` is on the queue's clock."""
+
+    id: bytes
+    lane: str
+    made: float
+    attempts: int
+    why: str
+    told: str
 
 
 class Records(Protocol):
@@ -49,8 +125,62 @@ class Claims(Protocol):
         """
 
 
-class Store(Records, Claims, Protocol):
-    """Records, claims and secrets in one place."""
+class Queue(Protocol):
+    """Jobs. None of these fails the caller: a broken store takes and gives nothing."""
+
+    async def begin(self, now: float) -> None:
+        """Take up what an earlier process left: its leases are void. Once, before the others."""
+
+    async def add(
+        self, jobs: Sequence[Job], records: Mapping[bytes, Kept] | None = None, *, within: float
+    ) -> bool:
+        """Take jobs, and keep records, in one transaction; a job whose id is known is no second.
+
+        True: it is on disk. False: not within so many seconds; it is written as soon as can be.
+        """
+
+    async def lease(
+        self, kind: str, room: Mapping[str, int], *, now: float, until: float
+    ) -> list[Lease]:
+        """What is due by `now`, at most so many subjects of each lane; ours until `until`."""
+
+    async def lease_subject(
+        self, kind: str, subject: bytes, *, now: float, until: float
+    ) -> list[Lease]:
+        """What waits for one subject and is held by nobody, whether or not it is due."""
+
+    async def settle(
+        self,
+        settled: Sequence[Settled],
+        jobs: Sequence[Job] = (),
+        records: Mapping[bytes, Kept] | None = None,
+    ) -> bool:
+        """End leases, take the jobs that follow and keep records, in one transaction.
+
+        False: nothing of it happened, for a lease was lost to somebody else or the store is broken.
+        """
+
+    async def next_due(self, kind: str, lanes: Collection[str]) -> float | None:
+        """When the first job of these lanes is due; None if there is none."""
+
+    async def tidy(self, kind: str, lanes: Collection[str], *, now: float) -> int:
+        """Bury what expired, or whose lane is none of `lanes`; how many. Forget old letters."""
+
+    async def subjects(self, kind: str) -> set[bytes]:
+        """What jobs of a kind are about."""
+
+    async def depth(self) -> Mapping[tuple[str, bool], int]:
+        """How many jobs there are of each kind, alive and (True) dead."""
+
+    async def letters(self, kind: str, most: int) -> list[Letter]:
+        """Dead letters, the newest first."""
+
+    async def replay(self, kind: str, ids: Collection[bytes], again: Job) -> list[str]:
+        """Make dead letters (no `ids`: all) jobs again with the times of `again`; their lanes."""
+
+
+class Store(Records, Claims, Queue, Protocol):
+    """Records, claims, jobs and secrets in one place."""
 
     @property
     def healthy(self) -> bool:

@@ -16,14 +16,17 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from gate.budget import CLAIM_GRACE, STORE_RETRY
 from gate.reason import GateError
+from gate.store import Kept as Row
 from gate.store.memory import SECRET_OCTETS
+from gate.store.queue import SCHEMA, QueueTable
 
 APPLICATION_ID: Final = 0x67617465
 """"gate": other programs' databases are told by it."""
@@ -33,8 +36,8 @@ SWEEP_ROWS: Final = 2000
 """Rows deleted in one sweep: a few milliseconds."""
 WAL_OCTETS: Final = 16 * 1024 * 1024
 """The write-ahead log is cut back to this after a checkpoint."""
-OLDEST_LIBRARY: Final = (3, 24, 0)
-"""The first SQLite with `ON CONFLICT DO UPDATE`."""
+OLDEST_LIBRARY: Final = (3, 35, 0)
+"""The first SQLite with `RETURNING`."""
 
 MIGRATIONS: Final = (
     """
@@ -46,6 +49,7 @@ MIGRATIONS: Final = (
     CREATE INDEX claim_expires ON claim (expires);
     CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     """,
+    SCHEMA,
 )
 """The schema, step by step; `user_version` counts the steps that a file has taken."""
 
@@ -64,11 +68,11 @@ class Damaged(Unusable):
     """What is in the file is not what was written; only another file in its place helps."""
 
 
-class Row(NamedTuple):
-    """A value and when it expires (Unix seconds)."""
+class Work(NamedTuple):
+    """Something to be done with the jobs, and records to keep with it unless it comes to False."""
 
-    value: bytes
-    expires: float
+    act: Callable[[QueueTable], object]
+    records: Mapping[bytes, Row] = MappingProxyType({})
 
 
 class ClaimRow(NamedTuple):
@@ -85,6 +89,7 @@ class StoreFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
+        self._room: dict[tuple[str, str], int] = {}
         self._inode = -1
         self._secrets: dict[str, bytes] = {}
 
@@ -104,6 +109,7 @@ class StoreFile:
             if check and (damage := _damage(connection)):
                 raise Damaged(f"{self.path}: is damaged ({damage}); {_mend_damage(self.path)}")
             self._prove_writable(connection)
+            self._room.clear()
             self._inode = self.path.stat().st_ino
             self._secrets = dict(connection.execute("SELECT name, value FROM secret"))
         except (sqlite3.Error, OSError) as error:
@@ -133,11 +139,16 @@ class StoreFile:
         return None if found is None else Row(*found)
 
     def write(
-        self, records: Mapping[bytes, Row | None], claims: Sequence[ClaimRow], now: float
-    ) -> list[Row | None]:
-        """Keep records (None: delete), decide claims, on disk when it returns: all or nothing.
+        self,
+        records: Mapping[bytes, Row | None],
+        claims: Sequence[ClaimRow],
+        now: float,
+        works: Sequence[Work] = (),
+    ) -> tuple[list[Row | None], list[object]]:
+        """Keep records (None: delete), decide claims, do the queue's work, on disk when it returns:
+        all or nothing.
 
-        For each claim None if it won, else the one that holds at `now`.
+        For each claim None if it won, else the one that holds at `now`; for each work its result.
         """
         connection = self._connected()
         self._look_for_file()
@@ -145,15 +156,25 @@ class StoreFile:
             connection.execute("BEGIN IMMEDIATE")
             decided = [self._decide(connection, claim, now) for claim in claims]
             gone = [(key,) for key, row in records.items() if row is None]
-            kept = [(key, *row) for key, row in records.items() if row is not None]
             connection.executemany("DELETE FROM record WHERE key = ?", gone)
-            connection.executemany(_KEEP_RECORD, kept)
+            self._keep(connection, records)
+            done = [self._do(connection, work) for work in works]
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise self._unusable(error) from error
-        return decided
+        return decided, done
+
+    def _do(self, connection: sqlite3.Connection, work: Work) -> object:
+        result = work.act(QueueTable(connection, self._room))
+        if result is not False:
+            self._keep(connection, work.records)
+        return result
+
+    def _keep(self, connection: sqlite3.Connection, records: Mapping[bytes, Row | None]) -> None:
+        kept = [(key, *row) for key, row in records.items() if row is not None]
+        connection.executemany(_KEEP_RECORD, kept)
 
     def sweep(self, now: float) -> bool:
         """Delete expired rows, a bounded number at once; True if there may be more."""

@@ -10,6 +10,8 @@ that nobody asked for while half the capacity was asked for or written may go.
 from __future__ import annotations
 
 import secrets
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
 from struct import Struct as Packing
 from typing import Final
 
@@ -17,6 +19,8 @@ from cachetools import TLRUCache
 from msgspec import Struct
 
 from gate.budget import CLAIM_GRACE, Clock
+from gate.store import Job, Kept, Lease, Letter, Settled
+from gate.store.queue import SCHEMA, QueueTable
 
 SECRET_OCTETS: Final = 32
 CLAIMS_LEAST: Final = 100_000
@@ -116,6 +120,11 @@ class MemoryStore:
         self._recent = Recent(capacity, wall)
         self._claims = ClaimBook(capacity, wall)
         self._secrets = {"master": secrets.token_bytes(SECRET_OCTETS)}
+        # isolation_level None: every statement stands by itself; there is nobody to see half.
+        self._database = sqlite3.connect(":memory:", isolation_level=None)
+        self._database.executescript(SCHEMA)
+        self._jobs = QueueTable(self._database, {})
+        self._closed = False
 
     @property
     def healthy(self) -> bool:
@@ -150,9 +159,75 @@ class MemoryStore:
             self._claims.enter(key, value, expires)
         return held
 
+    async def begin(self, now: float) -> None:
+        """Nobody had it before."""
+
+    async def add(
+        self, jobs: Sequence[Job], records: Mapping[bytes, Kept] | None = None, *, within: float
+    ) -> bool:
+        """Take jobs and keep records."""
+        if self._closed:
+            return False
+        self._keep(records)
+        return self._jobs.add(jobs) == len(jobs)
+
+    async def lease(
+        self, kind: str, room: Mapping[str, int], *, now: float, until: float
+    ) -> list[Lease]:
+        """What is due, at most so many subjects of each lane."""
+        return [] if self._closed else self._jobs.lease(kind, room, now, until)
+
+    async def lease_subject(
+        self, kind: str, subject: bytes, *, now: float, until: float
+    ) -> list[Lease]:
+        """What waits for one subject."""
+        return [] if self._closed else self._jobs.lease_subject(kind, subject, now, until)
+
+    async def settle(
+        self,
+        settled: Sequence[Settled],
+        jobs: Sequence[Job] = (),
+        records: Mapping[bytes, Kept] | None = None,
+    ) -> bool:
+        """End leases, with what follows from it; False: nothing happened."""
+        if self._closed or not self._jobs.settle(settled, jobs):
+            return False
+        self._keep(records)
+        return True
+
+    async def next_due(self, kind: str, lanes: Collection[str]) -> float | None:
+        """When the first job of these lanes is due."""
+        return None if self._closed else self._jobs.next_due(kind, lanes)
+
+    async def tidy(self, kind: str, lanes: Collection[str], *, now: float) -> int:
+        """Bury and forget what is too old, or of no lane that there is."""
+        return 0 if self._closed else self._jobs.tidy(kind, lanes, now)
+
+    async def subjects(self, kind: str) -> set[bytes]:
+        """What jobs are about."""
+        return set() if self._closed else self._jobs.subjects(kind)
+
+    async def depth(self) -> Mapping[tuple[str, bool], int]:
+        """How many jobs there are, by kind, alive and dead."""
+        return {} if self._closed else self._jobs.depth()
+
+    async def letters(self, kind: str, most: int) -> list[Letter]:
+        """Dead letters, the newest first."""
+        return [] if self._closed else self._jobs.letters(kind, most)
+
+    async def replay(self, kind: str, ids: Collection[bytes], again: Job) -> list[str]:
+        """Make dead letters jobs again."""
+        return [] if self._closed else self._jobs.replay(kind, ids, again)
+
+    def _keep(self, records: Mapping[bytes, Kept] | None) -> None:
+        for key, kept in (records or {}).items():
+            self._recent.put(key, *kept)
+
     async def keyring(self) -> dict[str, bytes]:
         """A master key made for this process."""
         return dict(self._secrets)
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Forget the jobs too."""
+        self._closed = True
+        self._database.close()

@@ -18,12 +18,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from gate.budget import (
     STORE_CLAIM,
@@ -34,8 +35,11 @@ from gate.budget import (
     Clock,
 )
 from gate.reason import GateError
-from gate.store.file import ClaimRow, Damaged, Row, StoreFile, Unusable, check_library
+from gate.store import Job, Lease, Letter, Settled
+from gate.store import Kept as Row
+from gate.store.file import ClaimRow, Damaged, StoreFile, Unusable, Work, check_library
 from gate.store.memory import ClaimBook, Recent
+from gate.store.queue import QueueTable
 
 UNWRITTEN: Final = 50_000
 """What waits for a broken disk, at most: some ten megabytes."""
@@ -43,6 +47,18 @@ UNWRITTEN: Final = 50_000
 log = logging.getLogger("gate.store")
 T = TypeVar("T")
 Decision = asyncio.Future[bytes | None]
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """Work on the jobs, to be in the next commit. `lasting`: or in one after the file healed.
+
+    `done` becomes its result, or None if it could not be done at once.
+    """
+
+    work: Work
+    done: asyncio.Future[object]
+    lasting: bool
 
 
 class SqliteStore:
@@ -61,6 +77,7 @@ class SqliteStore:
         self._unwritten: dict[bytes, Row | None] = {}
         self._being_written: dict[bytes, Row | None] = {}
         self._undecided: dict[bytes, tuple[ClaimRow, Decision]] = {}
+        self._works: list[Waiting] = []
         self._in_file = threading.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gate-store")
         self._work = asyncio.Event()
@@ -143,6 +160,97 @@ class SqliteStore:
         done, _ = await asyncio.wait({decision}, timeout=STORE_CLAIM)
         return decision.result() if done else None
 
+    # -- jobs --------------------------------------------------------------------------------------
+
+    async def begin(self, now: float) -> None:
+        """Void the leases of the process that had the file before."""
+        await self._queued(lambda jobs: jobs.begin(now), lasting=True)
+
+    async def add(
+        self, jobs: Sequence[Job], records: Mapping[bytes, Row] | None = None, *, within: float
+    ) -> bool:
+        """Take jobs and records; True if that is on disk within so many seconds."""
+        records = records or {}
+        for key, row in records.items():
+            self._recent.put(key, *row)
+        taken = await self._queued(
+            lambda table: table.add(jobs), records, within=within, lasting=True
+        )
+        return taken == len(jobs)
+
+    async def lease(
+        self, kind: str, room: Mapping[str, int], *, now: float, until: float
+    ) -> list[Lease]:
+        """What is due, at most so many subjects of each lane."""
+        found = await self._queued(lambda jobs: jobs.lease(kind, room, now, until))
+        return found or []
+
+    async def lease_subject(
+        self, kind: str, subject: bytes, *, now: float, until: float
+    ) -> list[Lease]:
+        """What waits for one subject."""
+        found = await self._queued(lambda jobs: jobs.lease_subject(kind, subject, now, until))
+        return found or []
+
+    async def settle(
+        self,
+        settled: Sequence[Settled],
+        jobs: Sequence[Job] = (),
+        records: Mapping[bytes, Row] | None = None,
+    ) -> bool:
+        """End leases, with what follows from it, in one commit; False: nothing happened."""
+        records = records or {}
+        if not await self._queued(lambda table: table.settle(settled, jobs), records):
+            return False
+        for key, row in records.items():
+            self._recent.put(key, *row)
+        return True
+
+    async def next_due(self, kind: str, lanes: Collection[str]) -> float | None:
+        """When the first job of these lanes is due."""
+        return await self._queued(lambda jobs: jobs.next_due(kind, lanes))
+
+    async def tidy(self, kind: str, lanes: Collection[str], *, now: float) -> int:
+        """Bury and forget what is too old, or of no lane that there is."""
+        return await self._queued(lambda jobs: jobs.tidy(kind, lanes, now)) or 0
+
+    async def subjects(self, kind: str) -> set[bytes]:
+        """What jobs are about."""
+        return await self._queued(lambda jobs: jobs.subjects(kind)) or set()
+
+    async def depth(self) -> Mapping[tuple[str, bool], int]:
+        """How many jobs there are, by kind, alive and dead."""
+        return await self._queued(lambda jobs: jobs.depth()) or {}
+
+    async def letters(self, kind: str, most: int) -> list[Letter]:
+        """Dead letters, the newest first."""
+        return await self._queued(lambda jobs: jobs.letters(kind, most)) or []
+
+    async def replay(self, kind: str, ids: Collection[bytes], again: Job) -> list[str]:
+        """Make dead letters jobs again."""
+        return await self._queued(lambda jobs: jobs.replay(kind, ids, again)) or []
+
+    async def _queued(
+        self,
+        act: Callable[[QueueTable], T],
+        records: Mapping[bytes, Row] | None = None,
+        *,
+        within: float | None = None,
+        lasting: bool = False,
+    ) -> T | None:
+        """Do it in the next commit; its result, or None if that is not to be had (in time)."""
+        if self._closing.is_set() or not (self.healthy or lasting):
+            return None
+        if len(self._works) >= UNWRITTEN:
+            return None
+        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._works.append(Waiting(Work(act, records or {}), done, lasting))
+        if not self.healthy:
+            return None
+        self._work.set()
+        await asyncio.wait({done}, timeout=within)
+        return cast(T | None, done.result()) if done.done() else None
+
     async def keyring(self) -> dict[str, bytes]:
         """The secrets that the file was made with."""
         return dict(self._secrets)
@@ -194,7 +302,7 @@ class SqliteStore:
                 await _happens(self._closing, within=STORE_RETRY)
             self._work.clear()
             await self._write_once()
-        if self._unwritten or self._undecided:
+        if self._unwritten or self._undecided or self._works:
             await self._write_once()
 
     async def _write_once(self) -> None:
@@ -204,15 +312,20 @@ class SqliteStore:
             self._flush_due = None
         self._being_written, self._unwritten = self._unwritten, {}
         undecided = list(self._undecided.values())
-        write = partial(self._write, self._being_written, [row for row, _ in undecided])
+        works, self._works = self._works, []
+        write = partial(
+            self._write, self._being_written, [row for row, _ in undecided], [w.work for w in works]
+        )
         decided: list[Row | None]
+        results: list[object]
         try:
-            decided = await self._in_thread(write)
+            decided, results = await self._in_thread(write)
         except Exception as error:
             # Even a fault of our own must not end this task: nothing would be written any more.
             self._unwritten = {**self._being_written, **self._unwritten}
+            self._works = [waiting for waiting in works if waiting.lasting] + self._works
             self._fail(error)
-            decided = [None] * len(undecided)
+            decided, results = [None] * len(undecided), [None] * len(works)
         else:
             self._heal()
             for entry in undecided:
@@ -224,18 +337,25 @@ class SqliteStore:
                 self._claims.enter(row.key, *winner)
             if not decision.done():
                 decision.set_result(None if winner is None else winner.value)
+        for waiting, result in zip(works, results, strict=True):
+            if not waiting.done.done():
+                waiting.done.set_result(result)
 
-    def _write(self, records: dict[bytes, Row | None], claims: list[ClaimRow]) -> list[Row | None]:
+    def _write(
+        self, records: dict[bytes, Row | None], claims: list[ClaimRow], works: list[Work]
+    ) -> tuple[list[Row | None], list[object]]:
         """In the thread: open again if there was trouble, write, and sweep now and then."""
         with self._in_file:
             now = self._wall()
             if self._trouble is not None:
                 # A damaged file may well take a write; it is looked through before it is trusted.
                 self._file.open(check=self._damaged)
-            decided = self._file.write(records, claims, now) if records or claims else []
+            outcome: tuple[list[Row | None], list[object]] = [], []
+            if records or claims or works:
+                outcome = self._file.write(records, claims, now, works)
             if not 0 <= now - self._swept_at < STORE_SWEEP and not self._file.sweep(now):
                 self._swept_at = now
-            return decided
+            return outcome
 
     def _read(self, key: bytes) -> Row | None:
         """In the thread: what the file holds."""

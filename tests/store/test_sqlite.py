@@ -19,8 +19,9 @@ import pytest
 
 from gate.budget import STORE_CLAIM, STORE_RETRY, STORE_SWEEP, STORE_WAIT
 from gate.reason import GateError
+from gate.store import Kept as Row
 from gate.store import Store, open_store
-from gate.store.file import ClaimRow, Row, StoreFile
+from gate.store.file import ClaimRow, StoreFile, Work
 from gate.store.sqlite import UNWRITTEN, SqliteStore
 
 KEY, OTHER = b"k" * 16, b"o" * 16
@@ -524,10 +525,14 @@ class SlowFile(StoreFile):
     seconds = 0.0
 
     def write(
-        self, records: Mapping[bytes, Row | None], claims: Sequence[ClaimRow], now: float
-    ) -> list[Row | None]:
+        self,
+        records: Mapping[bytes, Row | None],
+        claims: Sequence[ClaimRow],
+        now: float,
+        works: Sequence[Work] = (),
+    ) -> tuple[list[Row | None], list[object]]:
         time.sleep(self.seconds)
-        return super().write(records, claims, now)
+        return super().write(records, claims, now, works)
 
 
 def test_a_slow_disk_holds_up_nobody(path: Path) -> None:
