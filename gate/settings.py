@@ -24,6 +24,8 @@ from gate.budget import CHECK, CHECK_LEAST, CHECK_MOST
 from gate.hooks.settings import ENV, Hook
 from gate.hooks.settings import problems as hook_problems
 from gate.reason import Choice, GateError
+from gate.webhooks.settings import Webhook
+from gate.webhooks.settings import problems as webhook_problems
 
 IPNetwork = IPv4Network | IPv6Network
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -201,6 +203,9 @@ class Site(_Section, frozen=True):
     policy: Annotated[Policy, Meta(description="what the site makes of verdicts and flags")] = (
         Policy()
     )
+    webhook: Annotated[
+        tuple[Webhook, ...], Meta(description="where late verdicts are delivered")
+    ] = ()
 
 
 class Settings(_Section, frozen=True):
@@ -287,27 +292,32 @@ def _set(tree: dict[str, Any], name: str, value: str) -> None:
 
 
 def _with_secrets(tree: dict[str, Any], environ: Mapping[str, str], origin: str) -> dict[str, Any]:
-    """The tree with the secrets of hooks that are written `env:NAME` read from the environment."""
+    """The tree with the secrets of hooks and webhooks that are written `env:NAME` read from the
+    environment.
+    """
 
-    def read(text: Any) -> Any:
+    def read(text: Any, key: str) -> Any:
         if not isinstance(text, str) or not text.startswith(ENV):
             return text
         value = environ.get(text.removeprefix(ENV), "")
         if not value:
-            raise GateError(f"{origin}: hook.secrets: {text}: the variable is not set, or is empty")
+            raise GateError(f"{origin}: {key}: {text}: the variable is not set, or is empty")
         return value
 
-    hooks = tree.get("hook")
-    if not isinstance(hooks, list):
-        return tree
-    return tree | {
-        "hook": [
-            hook | {"secrets": [read(text) for text in hook["secrets"]]}
-            if isinstance(hook, dict) and isinstance(hook.get("secrets"), list)
-            else hook
-            for hook in hooks
-        ]
-    }
+    def filled(table: Any, name: str) -> Any:
+        """One table with its secrets read; what is no such table is left to be refused."""
+        if not isinstance(table, dict):
+            return table
+        if isinstance(table.get("secrets"), list):
+            secrets = [read(text, f"{name}.secrets") for text in table["secrets"]]
+            table = table | {"secrets": secrets}
+        if isinstance(table.get("webhook"), list):
+            webhooks = [filled(inner, f"{name}.webhook") for inner in table["webhook"]]
+            table = table | {"webhook": webhooks}
+        return table
+
+    lists = {name: tree[name] for name in _TABLES if isinstance(tree.get(name), list)}
+    return tree | {name: [filled(t, name) for t in tables] for name, tables in lists.items()}
 
 
 def _typed(section: Any, key: str, value: str) -> Any:
@@ -419,6 +429,11 @@ def _site_problems(sites: tuple[Site, ...]) -> list[str]:
                 f"{at}.secret_hash: must be the SHA-256 of the secret key, 64 hex digits; "
                 "`gate keys new` prints it"
             )
+        for number, webhook in enumerate(site.webhook):
+            found += [f"{at}.webhook[{number}].{text}" for text in webhook_problems(webhook)]
+        urls = [webhook.url for webhook in site.webhook]
+        if len(set(urls)) != len(urls):
+            found.append(f"{at}.webhook.url: two are the same; one is told everything already")
         for origin in site.origins:
             scheme, _, rest = origin.partition("://")
             if (

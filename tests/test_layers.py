@@ -13,7 +13,8 @@ import gate
 ROOT = Path(gate.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("reason", "budget", "settings", "hooks.settings", "address", "trace", "smtp.reply"),
+    ("reason", "budget", "address", "trace", "smtp.reply"),
+    ("hooks.settings", "webhooks.settings", "settings"),
     ("lists", "minify", "smtp.command", "smtp.provider", "smtp.rules", "smtp.wording"),
     ("flags", "typo", "widget", "smtp.dialog"),
     ("smtp.classify", "smtp.explain", "smtp.walk", "smtp.throttle", "token"),
@@ -23,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("verdict", "policy"),
     ("memory", "answer", "checker"),
     ("testing", "metrics"),
+    ("seal", "jobs", "recheck", "webhooks"),
     ("sandbox",),
     ("engine", "client"),
     ("api", "hooks", "page"),
