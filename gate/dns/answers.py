@@ -157,6 +157,10 @@ class Answers:
         """False for names that no public resolver is to be bothered with (RFC 6761)."""
         return self._private_names or self._stub(name) is not None or not special_use(name)
 
+    def is_public(self, name: str) -> bool:
+        """Whether the name is looked up in the public tree: no lab, no zone with own servers."""
+        return not self._private_names and self._stub(name) is None
+
     @property
     def healthy(self) -> bool:
         """False while nobody listens at any of the resolvers."""

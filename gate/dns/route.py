@@ -10,7 +10,9 @@ Rules
   2. At most HOSTS_MOST mail hosts are looked up, with at most `ask.QUESTIONS` questions a route.
   3. A domain with MX records is never reached by its own address (RFC 5321 section 5.1).
   4. A route is ready when what matters is there: a usable host does not wait long for the rest.
-  5. Nothing is remembered beyond its TTL or the bounds of budget.py; TTL 0 serves only those who
+  5. A resolver that says NXDOMAIN of a root server is cut off from the world: its NXDOMAIN is not
+     believed, or every person would be refused for a resolver's fault.
+  6. Nothing is remembered beyond its TTL or the bounds of budget.py; TTL 0 serves only those who
      wait right now. An incomplete route is remembered as briefly as a failure.
 """
 
@@ -40,6 +42,8 @@ DNS_PORT: Final = 53
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _CANARY_ZONES = ("com", "net", "org")
+_SURELY_THERE = "a.root-servers.net"
+"""A resolver that denies this name has no view of the public tree, and proves nothing."""
 
 
 class MailRoute(Struct, frozen=True, gc=False):
@@ -199,10 +203,18 @@ class Resolver:
         """NXDOMAIN is believed when a question for another type gets it too (faults.md N03)."""
         a = await self._answers.ask(domain, A, allowance)
         expires = min(mx.expires, a.expires)
-        if a.kind is Kind.NXDOMAIN:
+        if a.kind is Kind.NXDOMAIN and not await self._knows_nothing(domain, allowance):
             return self._without(domain, Reason.INVALID_DOMAIN, "nxdomain", expires)
         expires = min(expires, self._clock() + DNS_FAILURE)
-        return self._without(domain, Reason.DNS_ERROR, a.detail or "contradiction", expires)
+        detail = "no_public_names" if a.kind is Kind.NXDOMAIN else a.detail or "contradiction"
+        return self._without(domain, Reason.DNS_ERROR, detail, expires)
+
+    async def _knows_nothing(self, domain: str, allowance: Allowance) -> bool:
+        """Whether the resolver denies what surely exists; remembered like any answer."""
+        if not self._answers.is_public(domain):
+            return False
+        root = await self._answers.ask(_SURELY_THERE, A, allowance)
+        return root.kind is Kind.NXDOMAIN
 
     async def _implicit(self, domain: str, mx: Answer, allowance: Allowance) -> MailRoute:
         hosts = Hosts([(0, domain)], self._families)

@@ -569,3 +569,33 @@ def test_the_addresses_of_a_host_that_is_no_mail_host(
         return None if ips is None else [str(ip) for ip in ips]
 
     assert serve(body, plan) == found
+
+
+@pytest.mark.parametrize(
+    ("root", "failure", "detail"),
+    [
+        (NXDOMAIN, Reason.DNS_ERROR, "no_public_names"),
+        ("A 198.41.0.4", Reason.INVALID_DOMAIN, "nxdomain"),
+        (SERVFAIL, Reason.INVALID_DOMAIN, "nxdomain"),
+    ],
+    ids=["denies everything", "knows the root", "says nothing of it"],
+)
+def test_a_resolver_that_is_cut_off_refuses_nobody(
+    root: Value, failure: Reason, detail: str
+) -> None:
+    async def run() -> tuple[MailRoute, int]:
+        async with FakeZones({"a.root-servers.net": root, "*.com": NXDOMAIN}) as zones:
+            ours = Resolver(
+                [zones.server], clock=time.monotonic, random=random.SystemRandom(), ipv6=False
+            )
+            try:
+                route = await ours.route("typed.com", soon())
+                await ours.route("another.com", soon())
+                return route, zones.queries.count("a.root-servers.net A")
+            finally:
+                await ours.close()
+
+    route, asked = asyncio.run(run())
+    assert (route.failure, route.detail) == (failure, detail)
+    if root is not SERVFAIL:
+        assert asked == 1
