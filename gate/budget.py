@@ -268,7 +268,7 @@ HOOKS: Final[Mapping[str, HookTime]] = MappingProxyType(
 HOOK_LEAST: Final = 0.05
 """The least that `deadline_ms` of a hook may be."""
 HOOK_RESERVE: Final = 0.1
-"""Kept back from a hook's time to set down its answer in the store."""
+"""Kept back from a hook's time, to set down its answer in the store and to write it."""
 HOOK_TOLERANCE: Final = 300.0
 """How far a signed message's time may be off, both ways (every Standard Webhooks library)."""
 HOOK_TOLERANCE_WORKOS: Final = 30.0

@@ -46,12 +46,14 @@ from gate.budget import ANSWER_RESERVE, HOOK_REPLAY, HOOK_RESERVE, Deadline
 from gate.hooks.adapter import Adapter, Asked, Call, Proof, Refused, Why, Wire
 from gate.hooks.messages import say
 from gate.hooks.registry import Registry
-from gate.reason import Choice, Reason
+from gate.reason import VERDICT_OF, Choice, Reason
 
 BODY_MOST: Final = 64 * 1024
 NO_ADDRESS: Final = "no_address"
+UNASKED: Final = "unasked"
+FAILED: Final = "failed"
 RESERVE_SHARE: Final = 0.2
-"""The share of a short deadline that may be kept back for the store."""
+"""The share of a short deadline that may be kept back instead."""
 LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
 
 
@@ -158,7 +160,7 @@ class Hooks:
     async def _settled(self, case: Case, asked: Asked) -> Ruling:
         """The ruling on a message that was not seen before, set down for when it comes again."""
         ruling = await self._rule(case, asked)
-        if case.proof.mark is None or ruling.outcome == "failed":
+        if case.proof.mark is None or ruling.outcome == FAILED:
             return ruling
         earlier = await self._claim(case, ruling)
         return ruling if earlier is None else earlier
@@ -171,20 +173,18 @@ class Hooks:
             async with asyncio.timeout(case.deadline.left()):
                 answer = await self._check(case, asked.email)
         except Problem:
-            return Ruling(False, Reason.THROTTLED, "allow")
+            return Ruling(False, Reason.THROTTLED, UNASKED)
         except TimeoutError:
-            return Ruling(False, Reason.TIMEOUT, "allow")
+            return Ruling(False, Reason.TIMEOUT, UNASKED)
         except Exception as error:
             report(error)
-            return Ruling(False, Reason.UNEXPECTED_ERROR, "failed")
+            return Ruling(False, Reason.UNEXPECTED_ERROR, FAILED)
         block = answer.decision.choice is Choice.BLOCK
         return Ruling(block, answer.decision.because, "deny" if block else "allow", answer)
 
     async def _check(self, case: Case, email: str) -> Answer:
-        # Inside the outer limit, so that it is the checker that says what came in between.
-        reserve = ANSWER_RESERVE
-        if case.proof.mark is not None:
-            reserve = min(HOOK_RESERVE, RESERVE_SHARE * case.adapter.hook.deadline)
+        """The checker's answer, early enough for it to be set down and worded."""
+        reserve = min(HOOK_RESERVE, RESERVE_SHARE * case.adapter.hook.deadline)
         deadline = Deadline(case.deadline.at - reserve, case.deadline.clock)
         return await self._engine.checker.check(email, site=case.tenant.site, deadline=deadline)
 
@@ -245,6 +245,9 @@ class Hooks:
         address = answer.address if answer else None
         mark = engine.keys.address_hash(site, address.exact).hex() if address else None
         told = None if ruling is None else Choice.BLOCK if ruling.block else Choice.ALLOW
+        reason = answer.verdict.reason if answer else None
+        if ruling is not None and ruling.outcome in (UNASKED, FAILED):
+            reason = Reason(ruling.because)
         self._service.journal.wrote(
             Line(
                 ts=round(engine.wall(), 3),
@@ -254,8 +257,8 @@ class Hooks:
                 check=answer.id if answer else None,
                 address=mark,
                 domain=address.domain if address else None,
-                result=answer.verdict.result if answer else None,
-                reason=answer.verdict.reason if answer else None,
+                result=VERDICT_OF[reason] if reason else None,
+                reason=reason,
                 decision=told,
                 because=ruling.because if ruling else None,
                 would_be=answer.decision.would_be if answer else told,

@@ -87,4 +87,5 @@ def _quality(parameter: str) -> float:
     name, _, value = parameter.strip().partition("=")
     if name.strip() != "q":
         return 1.0
-    return float(value) if re.fullmatch(r"[01](?:\.[0-9]{0,3})?", value.strip()) else 1.0
+    known = re.fullmatch(r"[01](?:\.[0-9]{0,3})?", value.strip())
+    return min(1.0, float(known.group())) if known else 1.0
