@@ -6,7 +6,7 @@ machine's configuration, users and resolver play no part; and exactly the proces
 started here are ended, also when the test run is killed.
 
 Rules
-  1. A server stays in the foreground and is a child of the test run (`setpriv --pdeathsig`).
+  1. A server stays in the foreground, as a child of the test run and the leader of its own group.
   2. Nothing is written outside the session's tree.
   3. A server that does not come up in time fails the run with its log.
 """
@@ -45,6 +45,10 @@ USERS: Final = (
     "mailbox",
 )
 GROUPS: Final = ("nogroup", "mail", "postdrop")
+WATCH: Final = 'while read -r pid; do pids="$pids $pid"; done; kill $pids'
+"""Gets the servers' numbers as they start, and ends them when the pipe ends: the test run is gone.
+The kernel's own signal for that (PR_SET_PDEATHSIG) is lost when a server changes its user."""
+
 FIRST_ID: Final = 61_100
 """Above what Debian gives to anybody: no process of the lab shares a user with one outside it."""
 
@@ -92,6 +96,7 @@ class Ground:
 
     network: Network
     root: Path
+    _watch: subprocess.Popen[bytes]
     _running: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
 
     @classmethod
@@ -101,17 +106,15 @@ class Ground:
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(PACKAGES, root, symlinks=True, copy_function=_link)
         root.chmod(0o755)
-        ground = cls(network, root)
-        ground._accounts()
-        ground._devices()
-        for name in ("run", "var/empty", "var/lib", "var/spool", "srv"):
-            ground.folder(name)
-        (root / "var/run").symlink_to("/run")
-        for name in ("tmp", "var/log"):
-            ground.folder(name, mode=0o1777)
-        ground.write("etc/hosts", "127.0.0.1 localhost\n")
-        ground.write("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
-        ground.write("etc/services", "smtp 25/tcp\ndomain 53/udp\ndomain 53/tcp\n")
+        watch = subprocess.Popen(
+            ["sh", "-c", WATCH], stdin=subprocess.PIPE, bufsize=0, start_new_session=True
+        )
+        ground = cls(network, root, watch)
+        try:
+            ground._furnish()
+        except OSError as error:
+            ground.stop()
+            raise LabError(f"no root file system for the lab: {error}") from error
         return ground
 
     def write(self, path: str, text: str, owner: str = "root") -> Path:
@@ -138,7 +141,7 @@ class Ground:
         inside = ["chroot", str(self.root)] if chroot else []
         with (self.root / f"var/log/{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", *inside, *command],
+                [*inside, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -146,6 +149,8 @@ class Ground:
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C"},
             )
         self._running.append((name, process))
+        assert self._watch.stdin
+        self._watch.stdin.write(b"%d\n" % process.pid)
 
     def wait_for(self, name: str, address: tuple[str, int]) -> None:
         """Wait until the server called `name` accepts connections."""
@@ -167,6 +172,8 @@ class Ground:
 
     def stop(self) -> None:
         """End the servers, the last one first, and take the tree away."""
+        self._watch.kill()
+        self._watch.communicate()
         for _name, process in reversed(self._running):
             if not _ended(process.pid):
                 os.kill(process.pid, signal.SIGTERM)
@@ -181,6 +188,18 @@ class Ground:
             process.wait()
         self._running.clear()
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def _furnish(self) -> None:
+        self._accounts()
+        self._devices()
+        for name in ("run", "var/empty", "var/lib", "var/spool", "srv"):
+            self.folder(name)
+        (self.root / "var/run").symlink_to("/run")
+        for name in ("tmp", "var/log"):
+            self.folder(name, mode=0o1777)
+        self.write("etc/hosts", "127.0.0.1 localhost\n")
+        self.write("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
+        self.write("etc/services", "smtp 25/tcp\ndomain 53/udp\ndomain 53/tcp\n")
 
     def _accounts(self) -> None:
         passwd = ["root:x:0:0::/root:/bin/sh"]
