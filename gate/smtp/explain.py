@@ -92,8 +92,9 @@ def read(lines: Iterable[str], default_stage: Stage = Stage.RCPT) -> Iterator[Re
             if not held:
                 named = _STAGES.get((found["stage"] or "").lower())
                 stage = named or default_stage
-            held.append(found["text"] or "")
-            if found["mark"] == "-":
+            parts = _joined(code, found["text"] or "")
+            held.extend(parts)
+            if found["mark"] == "-" and len(parts) == 1:
                 continue
             yield Reading(stage, Reply(code, tuple(held)), None, None)
             held = []
@@ -133,10 +134,19 @@ def _code(given: object, text: str) -> int | None:
     return int(digits) if re.fullmatch(r"[2-5][0-9]{2}", digits) else None
 
 
+def _joined(code: int, text: str) -> list[str]:
+    """The lines of a reply that a log joined to one: "... no such user 550 5.1.1 see our pages"."""
+    return re.split(rf"(?<=\S) {code}[ -](?=\S)", text)
+
+
 def _lines(code: int, text: str, enhanced: str) -> tuple[str, ...]:
     """The lines of a reply, each without the code in front; the enhanced code where it belongs."""
-    mark = re.compile(rf"\s*{code}(?:[ -]|$)")
-    lines = [mark.sub("", line, count=1) for line in text.splitlines()] or [""]
+    mark = re.compile(rf"\s*({code})([ -]|$)")
+    lines: list[str] = []
+    for line in text.splitlines() or [""]:
+        begins = mark.match(line)
+        rest = line[begins.end() :] if begins else line
+        lines.extend(_joined(code, rest) if begins and begins[2] == "-" else [rest])
     if _ENHANCED.fullmatch(enhanced) and not _ENHANCED.match(lines[0]):
         lines[0] = f"{enhanced} {lines[0]}".rstrip()
     return tuple(lines)

@@ -56,7 +56,7 @@ class Wording:
 
     text: str
     enhanced: str = ""
-    """The code the reply begins with, if its class is that of the reply code."""
+    """The code that a line of the reply begins with, if its class is that of the reply code."""
     trailing: str = ""
     """A code in qmail's manner, "(#5.1.1)", of the same class."""
 
@@ -78,6 +78,9 @@ _OWN_CODES: Final = re.compile(
 )
 _LEADING: Final = re.compile(r"(?:[2-5]\d\d[- ]+){0,3}#?([245])\.(\d{1,3})\.(\d{1,3})(?![.\d])")
 _TRAILING: Final = re.compile(r"#([245])\.(\d{1,3})\.(\d{1,3})(?![.\d])")
+_INNER: Final = re.compile(r"(?<=[^:=\"'(]\s)[2-5]\d\d[- ]#?([245])\.(\d{1,3})\.(\d{1,3})(?![.\d])")
+_EXCHANGE: Final = re.compile(r"\b(resolver|storedrv)\.")
+"""Names of Exchange's own errors, such as RESOLVER.ADR.RecipNotFound: no host names."""
 _JOINED: Final = re.compile(r"(?<=[a-z])_(?=[a-z])")
 _CODE_FIRST: Final = re.compile(r"^(?:[2-5]\d\d(?:[- ]+|$)){1,3}")
 
@@ -112,7 +115,7 @@ def read(code: int, lines: Sequence[str], echo: Echo, signals: Sequence[Signal])
     text = fold(" ".join(lines))
     if len(text) > LONGEST:
         text = f"{text[:_HEAD]} {text[_HEAD - LONGEST :]}"
-    enhanced = _of_class(_LEADING.match(text), code)
+    enhanced = _enhanced(code, lines, text)
     trailing = _of_class(_TRAILING.search(text), code) if "#" in text else ""
     text = _CODE_FIRST.sub("", text)
     text = _OWN_CODES.sub("", text).replace("...", " ... ")
@@ -126,6 +129,15 @@ def fold(text: str) -> str:
         text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text.translate(_PLAIN)))
         text = unicodedata.normalize("NFC", text)  # kana and hangul, which are no accents
     return _BLANKS.sub(" ", text.lower()).strip()
+
+
+def _enhanced(code: int, lines: Sequence[str], text: str) -> str:
+    """The enhanced code of the first line that begins with one; of lines that were joined to one,
+    the first behind the reply code of a later line."""
+    for line in lines:
+        if begins := _of_class(_LEADING.match(line), code):
+            return begins
+    return _of_class(_LEADING.match(text) or _INNER.search(text), code)
 
 
 def _of_class(found: re.Match[str] | None, code: int) -> str:
@@ -150,7 +162,7 @@ def _undo(text: str, echo: Echo, signals: Sequence[Signal]) -> str:
                 said.extend(word for s in signals if (word := _signal(s, host, path)))
         return f" {_WORD_OF[kind]} "
 
-    text = _own_words(text, echo)
+    text = _own_words(_EXCHANGE.sub(r"\1 ", text), echo)
     text = _JOINED.sub(" ", _QUOTED.sub(replace, text))
     text = _SAID.sub("", text)
     return " ".join((text, *dict.fromkeys(said))) if said else text
