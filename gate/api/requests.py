@@ -27,8 +27,9 @@ _NEVER_IN_URL: Final = re.compile(
     re.IGNORECASE,
 )
 _SINGLE: Final = (b"host", b"authorization", b"origin", b"content-type", b"content-length")
-_LEFT_EMPTY: Final = frozenset({"sitekey", "timeout_ms", "max_age", "remoteip", "explain"})
-_IP: Final = {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
+LEFT_EMPTY: Final = frozenset({"sitekey", "timeout_ms", "max_age", "remoteip", "explain"})
+_NUMBERS: Final = frozenset({"timeout_ms", "max_age"})
+_IP: Final = {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"maxLength": 0}]}
 _JSON: Final = b"application/json"
 _FORM: Final = b"application/x-www-form-urlencoded"
 
@@ -166,13 +167,26 @@ def _names(shape: type[Struct]) -> tuple[tuple[str, bytes], ...]:
 def from_json(body: bytes, shape: type[T]) -> T:
     """A JSON body as a record. Raises `Problem`."""
     try:
-        found: T = _decoder(shape).decode(body)
+        try:
+            found: T = _decoder(shape).decode(body)
+        except msgspec.ValidationError:
+            # To JSON 800.0 is the same number as 800, and some languages write it so.
+            found = msgspec.convert(_whole_numbers(msgspec.json.decode(body)), shape)
         _refuse_doubled(body, shape)
     except msgspec.ValidationError as error:
         raise Problem("invalid_request", _explain(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Problem("invalid_request", "The body is not valid JSON.") from None
     return found
+
+
+def _whole_numbers(tree: Any) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        key: int(value) if isinstance(value, float) and value.is_integer() else value
+        for key, value in tree.items()
+    }
 
 
 def _refuse_doubled(body: bytes, shape: type[Struct]) -> None:
@@ -211,10 +225,13 @@ def from_form(body: bytes, shape: type[T]) -> T:
             values[key] = text
     except UnicodeDecodeError:
         raise Problem("invalid_request", "The body is not valid form data.") from None
-    for key in _LEFT_EMPTY.intersection(values):
+    for key in LEFT_EMPTY.intersection(values):
         # A field that was left empty is one that was not filled in.
         if not values[key]:
             del values[key]
+    for key in _NUMBERS.intersection(values):
+        if values[key].strip().lower() == "null":
+            raise Problem("invalid_request", f"{key}: must be a number.")
     try:
         return msgspec.convert(values, shape, strict=False)
     except msgspec.ValidationError as error:

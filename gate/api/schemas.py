@@ -1,0 +1,91 @@
+"""The schemas of the OpenAPI document, made from the records that the surfaces read and write."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from gate.api.answer import COARSE, BrowserAnswer, FullAnswer
+from gate.api.problems import KINDS, URN
+from gate.api.requests import LEFT_EMPTY, CheckBody, PrefetchBody, SiteverifyBody
+from gate.api.siteverify import SiteverifyAnswer
+from gate.reason import MEANING, VERDICT_OF, Reason
+
+Json = dict[str, Any]
+
+REF: Final = "#/components/schemas/"
+_BODIES: Final = (CheckBody, PrefetchBody, SiteverifyBody)
+_ANSWERS: Final = (FullAnswer, BrowserAnswer, SiteverifyAnswer)
+_AT_TIMES: Final = ("detail", "position", "trace", "transcript")
+"""Fields of an answer that are left out when there is nothing to say."""
+
+_AROUND: Final = ("anyOf", "default", "description")
+
+
+def problem(name: str) -> Json:
+    """The response of one row of problems.py."""
+    kind = KINDS[name]
+    same_status = [other for other, row in KINDS.items() if row.status == kind.status]
+    properties = {
+        "type": {"type": "string", "enum": [URN + other for other in same_status]},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "const": kind.status},
+        "detail": {"type": "string"},
+    }
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    content = {"application/problem+json": {"schema": schema}}
+    return {"description": kind.title + ".", "content": content}
+
+
+def schemas() -> Json:
+    """Every schema by its name."""
+    _, found = msgspec.json.schema_components([*_BODIES, *_ANSWERS], ref_template=REF + "{name}")
+    found["Reason"]["description"] = (
+        "A closed list; treat a value you do not know as unknown.\n"
+        + ("\n".join(f"- `{r}` ({VERDICT_OF[r]}): {MEANING[r]}" for r in Reason))
+    )
+    found["BrowserAnswer"]["properties"]["reason"]["enum"] = list(COARSE)
+    for name in (record.__name__ for record in _ANSWERS):
+        fields = found[name]["properties"]
+        found[name]["required"] = [field for field in fields if field not in _AT_TIMES]
+    for name in (record.__name__ for record in _BODIES):
+        found[name.removesuffix("Body") + "Form"] = _form(found[name])
+    found["Health"] = {
+        "type": "object",
+        "properties": {"status": {"const": "ok"}},
+        "required": ["status"],
+    }
+    script: Json = {name: {"type": "string"} for name in ("path", "integrity", "version")}
+    script |= {name: {"type": "integer"} for name in ("bytes", "gzip_bytes")}
+    found["Script"] = {"type": "object", "properties": script, "required": list(script)}
+    found["Readiness"] = {
+        "type": "object",
+        "properties": {
+            "status": {"enum": ["ready", "degraded"]},
+            "store": {"enum": ["ok", "failing"]},
+            "probing": {"enum": ["on", "sandbox", "off"]},
+            "resolver": {"enum": ["ok", "failing"]},
+        },
+        "required": ["status", "store", "probing", "resolver"],
+        "description": "degraded: checks are answered, but unremembered, or unknown.",
+    }
+    return found
+
+
+def _form(body: Json) -> Json:
+    """The schema of a body sent as a form: a key is left out or left empty, and never null."""
+    properties = {}
+    for name, described in body["properties"].items():
+        kind = {key: value for key, value in described.items() if key not in _AROUND}
+        for other in described.get("anyOf", ()):
+            if other != {"type": "null"}:
+                kind = other
+        if kind.get("type") == "boolean":
+            kind = {"type": "string", "enum": ["true", "false", "1", "0"]}
+        if name in LEFT_EMPTY and kind != {"type": "string"}:
+            kind = {"anyOf": [kind, {"type": "string", "maxLength": 0}]}
+        around = {key: value for key, value in described.items() if key in ("description",)}
+        properties[name] = {**kind, **around}
+    title = body["title"].removesuffix("Body") + "Form"
+    return {**body, "title": title, "properties": properties}
