@@ -27,7 +27,7 @@ class Cached:
     mailbox: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answer:
     """The answer to one check. Facts are True, False, or None for *not determined*.
 

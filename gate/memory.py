@@ -97,10 +97,16 @@ class Memory:
         self._keys = keys
         self._wall = wall
 
+    def held(self, site: str, address: Address) -> Remembered | None:
+        """The same as `verdict`, as far as this process holds it in memory; never waits."""
+        return self._unexpired(self._store.peek(self._mailbox(site, address)))
+
     async def verdict(self, site: str, address: Address) -> Remembered | None:
         """The remembered verdict on a mailbox, unexpired; None when there is none."""
         key = self._mailbox(site, address)
-        raw = self._store.peek(key) or await self._store.get(key)
+        return self._unexpired(self._store.peek(key) or await self._store.get(key))
+
+    def _unexpired(self, raw: bytes | None) -> Remembered | None:
         found = _decoded(_verdict_decoder, raw)
         if found is None or found.age(self._wall()) >= _AGES[found.reason][1]:
             return None
