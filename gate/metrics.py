@@ -7,7 +7,7 @@ number of series is a constant of the program. The list of possible values stand
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -50,7 +50,8 @@ HOOKS: Final = Counter(
     "gate_hooks_total",
     "Answers to signup hooks.",
     # platform: gate/hooks/settings.py. outcome: allow, deny, repeated (answered as the first time),
-    # no_address, refused (not proved), failed (a fault of ours, allowed).
+    # no_address, refused (not proved); allowed because of a limit or the time (unasked) or of a
+    # fault of ours (failed).
     ["platform", "outcome"],
     registry=REGISTRY,
 )
@@ -95,6 +96,41 @@ FLIGHTS: Final = Gauge("gate_flights", "Investigations under way.", registry=REG
 STORE_HEALTHY: Final = Gauge(
     "gate_store_healthy", "1: what is found is remembered; 0: it is not.", registry=REGISTRY
 )
+QUEUE_DEPTH: Final = Gauge(
+    "gate_queue_jobs",
+    "What waits to be done, and what was given up; counted now and then.",
+    # kind: recheck, webhook. state: waiting, dead.
+    ["kind", "state"],
+    registry=REGISTRY,
+)
+RECHECKS: Final = Counter(
+    "gate_rechecks_total",
+    "Addresses asked about once more.",
+    # outcome: found (a final verdict), again (later), gave_up, throttled, unreadable, lost.
+    ["outcome"],
+    registry=REGISTRY,
+)
+WEBHOOKS: Final = Counter(
+    "gate_webhooks_total",
+    "Attempts to deliver a late verdict.",
+    # outcome: delivered, failed, slow, gone (gate/webhooks/message.py); dead (the last attempt).
+    ["outcome"],
+    registry=REGISTRY,
+)
+WEBHOOK_SECONDS: Final = Histogram(
+    "gate_webhook_first_attempt_seconds",
+    "Time from a late verdict to the first attempt to deliver it.",
+    buckets=(0.01, 0.05, 0.2, 1.0, 5.0, 30.0, 300.0),
+    registry=REGISTRY,
+)
+PROMISES: Final = Counter(
+    "gate_promises_total",
+    "Answers that a better one may follow.",
+    # outcome: kept (queued on disk before the answer left), behind (a moment after it), late (the
+    # disk was slow; the answer was timeout), refused (there was no room).
+    ["outcome"],
+    registry=REGISTRY,
+)
 LINES_LOST: Final = Counter(
     "gate_log_lines_lost_total", "Decision lines that could not be written.", registry=REGISTRY
 )
@@ -103,6 +139,13 @@ LINES_LOST: Final = Counter(
 def egress_blocked(found: Egress) -> None:
     """Count an address that was refused before it was dialled."""
     EGRESS_BLOCKED.labels(found.label).inc()
+
+
+def queue_depth(found: Mapping[tuple[str, bool], int]) -> None:
+    """Note how many jobs there are, by kind, waiting and (True) dead."""
+    for kind in ("recheck", "webhook"):
+        for dead, state in ((False, "waiting"), (True, "dead")):
+            QUEUE_DEPTH.labels(kind, state).set(found.get((kind, dead), 0))
 
 
 _worst_lag = 0.0
