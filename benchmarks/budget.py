@@ -40,6 +40,7 @@ SETTINGS = parse(
         "probe": {"helo": "gate.test", "mail_from": "probe@gate.test"},
         "limits": {"dialogues": 3000},
         "server": {"secret": SECRET, "port": 0, "admin_port": 0},
+        "store": {"url": "memory:"},
     }
 )
 
@@ -47,8 +48,9 @@ SETTINGS = parse(
 class Tarpits:
     """`d0.test`, `d1.test`, … each with a host of its own that never answers; `good.test` does."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, settings: Settings = SETTINGS) -> None:
         self.count = count
+        self.settings = settings
         self.seam = Seam()
         self.stubs: dict[str, list[tuple[str, int]]] = {}
 
@@ -73,7 +75,7 @@ class Tarpits:
     async def _gate(self, pipe: Pipe) -> None:
         @asynccontextmanager
         async def opener(settings: Settings) -> AsyncIterator[Engine]:
-            async with open_engine(settings, store_url="memory:", world=self) as engine:
+            async with open_engine(settings, world=self) as engine:
                 secrets.append(str(engine.development_secret))
                 yield engine
 
@@ -83,23 +85,23 @@ class Tarpits:
 
         secrets: list[str] = []
         stopping: list[asyncio.Task[None]] = []
-        await run(SETTINGS, started=started, opener=opener)
+        await run(self.settings, started=started, opener=opener)
 
     async def _stop(self, pipe: Pipe, bound: Bound) -> None:
         await asyncio.to_thread(pipe.recv)
         bound.stop()
 
 
-def _child(count: int, pipe: Pipe) -> None:
-    uvloop.run(Tarpits(count).serve(pipe))
+def _child(count: int, settings: Settings, pipe: Pipe) -> None:
+    uvloop.run(Tarpits(count, settings).serve(pipe))
 
 
 @contextmanager
-def gate_before_tarpits(count: int) -> Iterator[tuple[int, str]]:
+def gate_before_tarpits(count: int, settings: Settings = SETTINGS) -> Iterator[tuple[int, str]]:
     """A running gate: its port and a secret key."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    child = context.Process(target=_child, args=(count, theirs))
+    child = context.Process(target=_child, args=(count, settings, theirs))
     child.start()
     theirs.close()
     try:
