@@ -228,7 +228,7 @@ export const attach = (input, options = {}, fallback = {}) => {
     if (state.name !== previous) tell("statechange", { state: state.name, previous: previous });
     paint();
     if (after[1].includes("send")) send();
-    if (state.name !== "checking") for (const settle of waiting.splice(0)) settle(outcome());
+    if (state.name !== "checking") for (const settle of waiting.splice(0)) settle({ ...answer, state: state.name, token: token });
   };
 
   const clear = () => {
@@ -248,11 +248,9 @@ export const attach = (input, options = {}, fallback = {}) => {
     const form = formOf();
     later("hold");
     released = form;
-    form?.requestSubmit(submitter?.form === form ? submitter : null);
+    if (form?.isConnected) form.requestSubmit(submitter?.form === form ? submitter : null);
     released = 0;
   };
-
-  const outcome = () => /** @type {Outcome} */ ({ ...answer, state: state.name, token: token });
 
   // -- asking ------------------------------------------------------------------------------------
 
@@ -299,7 +297,7 @@ export const attach = (input, options = {}, fallback = {}) => {
       })
       .then((said) => {
         if (!said.decision) throw said;
-        said.until = Date.now() + said.token_expires_in * 1000;
+        said.until = Date.now() + (+said.token_expires_in || 300) * 1000;
         if (turn === running) learn(said);
       })
       .catch(() => {
@@ -316,9 +314,9 @@ export const attach = (input, options = {}, fallback = {}) => {
 
   /** @param {Answer} said */
   const learn = (said) => {
-    const no = said.decision === "block";
-    const warned = said.decision === "warn" ? "warn" : said.reason === "accepted_email" ? "ok" : "unknown";
-    const to = no ? "blocked" : said.did_you_mean ? "suggest" : warned;
+    const decided = said.decision;
+    const kind = decided === "warn" ? decided : said.reason === "accepted_email" ? "ok" : "unknown";
+    const to = decided === "block" ? "blocked" : said.did_you_mean ? "suggest" : kind;
     running = undefined;
     answer = said;
     token = said.token || "";
@@ -327,9 +325,9 @@ export const attach = (input, options = {}, fallback = {}) => {
     if (to === "suggest" && !insisted && !muted) {
       muted = !tell("suggestion", { email: value, suggestion: said.did_you_mean });
     }
-    happen({ type: "answer", to: to, pass: muted || said.decision === "allow" || (insisted && !no) });
+    happen({ type: "answer", to: to, pass: muted || decided === "allow" || (insisted && to !== "blocked") });
     if (token) {
-      later("refresh", left(said) - SPARE, () => page.hidden || ask(PATIENT));
+      later("refresh", Math.max(left(said) - SPARE, left(said) / 2), () => page.hidden || ask(PATIENT));
       later("expire", left(said), expire);
       call("callback", token);
     }
@@ -466,8 +464,9 @@ export const attach = (input, options = {}, fallback = {}) => {
     reset: reset,
     remove: () => {
       if (!attached.delete(input)) return;
-      if (state.held) send();
+      const held = state.held;
       reset();
+      if (held) send();
       off.abort();
       describe("");
       delete input.dataset.gateState;
