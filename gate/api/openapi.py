@@ -17,6 +17,7 @@ from gate.api.problems import KINDS
 from gate.api.schemas import REF, Json, problem, schemas
 from gate.api.siteverify import ERROR_CODES
 from gate.hooks.registry import ADAPTERS
+from gate.webhooks.message import EVENT
 
 _SECRET: Final[list[Json]] = [{"secret_key": []}]
 _PAGE_OR_SECRET: Final[list[Json]] = [{"secret_key": []}, {}]
@@ -62,6 +63,7 @@ def _document() -> Json:
             "/readyz": {"get": _readyz()},
             "/openapi.json": {"get": _openapi()},
         },
+        "webhooks": {EVENT: {"post": _completed()}},
         "components": {
             "schemas": schemas(),
             "responses": {name: problem(name) for name in KINDS},
@@ -205,6 +207,41 @@ def _hook() -> Json:
             **_problems(
                 "invalid_request", "not_found", "body_timeout", "body_too_large", "unavailable"
             ),
+        },
+    }
+
+
+def _completed() -> Json:
+    signed = {
+        "webhook-id": "Names the message; one that comes twice has the same.",
+        "webhook-timestamp": "Unix time of this attempt, in seconds.",
+        "webhook-signature": "`v1,` and the HMAC-SHA-256 of `id.timestamp.body` in base64; several "
+        "with spaces between them while the secret is being changed.",
+    }
+    return {
+        "operationId": "check_completed",
+        "summary": "A late verdict differs from the one that was given first.",
+        "description": "Sent to the URLs of [[site.webhook]], at least once, signed after Standard "
+        "Webhooks 1.0.0.",
+        "security": [],
+        "parameters": [
+            {
+                "name": name,
+                "in": "header",
+                "required": True,
+                "description": description,
+                "schema": {"type": "string"},
+            }
+            for name, description in signed.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": REF + "CheckCompleted"}}},
+        },
+        "responses": {
+            "2XX": {"description": "Taken; it is not sent again."},
+            "410": {"description": "Send nothing here any more."},
+            "default": {"description": "Not taken, redirects included; tried again later."},
         },
     }
 

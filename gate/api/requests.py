@@ -27,9 +27,15 @@ _NEVER_IN_URL: Final = re.compile(
     re.IGNORECASE,
 )
 _SINGLE: Final = (b"host", b"authorization", b"origin", b"content-type", b"content-length")
-LEFT_EMPTY: Final = frozenset({"sitekey", "timeout_ms", "max_age", "remoteip", "explain"})
+_LEFT_EMPTY: Final = frozenset({"sitekey", "timeout_ms", "max_age", "remoteip", "explain"})
 _NUMBERS: Final = frozenset({"timeout_ms", "max_age"})
-_IP: Final = {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"maxLength": 0}]}
+_IP: Final = {
+    "anyOf": [
+        {"type": "string", "format": "ipv4"},
+        {"type": "string", "format": "ipv6"},
+        {"type": "string", "maxLength": 0},
+    ]
+}
 _JSON: Final = b"application/json"
 _FORM: Final = b"application/x-www-form-urlencoded"
 
@@ -225,7 +231,7 @@ def from_form(body: bytes, shape: type[T]) -> T:
             values[key] = text
     except UnicodeDecodeError:
         raise Problem("invalid_request", "The body is not valid form data.") from None
-    for key in LEFT_EMPTY.intersection(values):
+    for key in _LEFT_EMPTY.intersection(values):
         # A field that was left empty is one that was not filled in.
         if not values[key]:
             del values[key]

@@ -8,9 +8,10 @@ import msgspec
 
 from gate.api.answer import COARSE, BrowserAnswer, FullAnswer
 from gate.api.problems import KINDS, URN
-from gate.api.requests import LEFT_EMPTY, CheckBody, PrefetchBody, SiteverifyBody
+from gate.api.requests import CheckBody, PrefetchBody, SiteverifyBody
 from gate.api.siteverify import SiteverifyAnswer
 from gate.reason import MEANING, VERDICT_OF, Reason
+from gate.webhooks.message import CheckCompleted
 
 Json = dict[str, Any]
 
@@ -20,27 +21,19 @@ _ANSWERS: Final = (FullAnswer, BrowserAnswer, SiteverifyAnswer)
 _AT_TIMES: Final = ("detail", "position", "trace", "transcript")
 """Fields of an answer that are left out when there is nothing to say."""
 
-_AROUND: Final = ("anyOf", "default", "description")
+_AROUND: Final = ("anyOf", "description")
 
 
 def problem(name: str) -> Json:
     """The response of one row of problems.py."""
-    kind = KINDS[name]
-    same_status = [other for other, row in KINDS.items() if row.status == kind.status]
-    properties = {
-        "type": {"type": "string", "enum": [URN + other for other in same_status]},
-        "title": {"type": "string"},
-        "status": {"type": "integer", "const": kind.status},
-        "detail": {"type": "string"},
-    }
-    schema = {"type": "object", "properties": properties, "required": list(properties)}
-    content = {"application/problem+json": {"schema": schema}}
-    return {"description": kind.title + ".", "content": content}
+    content = {"application/problem+json": {"schema": {"$ref": REF + "Problem"}}}
+    return {"description": KINDS[name].title + ".", "content": content}
 
 
 def schemas() -> Json:
     """Every schema by its name."""
-    _, found = msgspec.json.schema_components([*_BODIES, *_ANSWERS], ref_template=REF + "{name}")
+    records = [*_BODIES, *_ANSWERS, CheckCompleted]
+    _, found = msgspec.json.schema_components(records, ref_template=REF + "{name}")
     found["Reason"]["description"] = (
         "A closed list; treat a value you do not know as unknown.\n"
         + ("\n".join(f"- `{r}` ({VERDICT_OF[r]}): {MEANING[r]}" for r in Reason))
@@ -49,8 +42,13 @@ def schemas() -> Json:
     for name in (record.__name__ for record in _ANSWERS):
         fields = found[name]["properties"]
         found[name]["required"] = [field for field in fields if field not in _AT_TIMES]
+    found["CheckCompleted"]["required"] = list(found["CheckCompleted"]["properties"])
     for name in (record.__name__ for record in _BODIES):
+        for described in found[name]["properties"].values():
+            # Generators take a field with a default for one that is always sent.
+            described.pop("default", None)
         found[name.removesuffix("Body") + "Form"] = _form(found[name])
+    found["Problem"] = _problem()
     found["Health"] = {
         "type": "object",
         "properties": {"status": {"const": "ok"}},
@@ -73,6 +71,21 @@ def schemas() -> Json:
     return found
 
 
+def _problem() -> Json:
+    properties: Json = {
+        "type": {"type": "string", "enum": [URN + name for name in KINDS]},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "enum": sorted({kind.status for kind in KINDS.values()})},
+        "detail": {"type": "string", "description": "what to do instead"},
+    }
+    return {
+        "type": "object",
+        "description": "RFC 9457. Nothing that was sent is repeated.",
+        "properties": properties,
+        "required": list(properties),
+    }
+
+
 def _form(body: Json) -> Json:
     """The schema of a body sent as a form: a key is left out or left empty, and never null."""
     properties = {}
@@ -82,10 +95,9 @@ def _form(body: Json) -> Json:
             if other != {"type": "null"}:
                 kind = other
         if kind.get("type") == "boolean":
-            kind = {"type": "string", "enum": ["true", "false", "1", "0"]}
-        if name in LEFT_EMPTY and kind != {"type": "string"}:
+            kind = {"type": "string", "enum": ["true", "false", "1", "0", ""]}
+        if kind.get("type") == "integer":
             kind = {"anyOf": [kind, {"type": "string", "maxLength": 0}]}
-        around = {key: value for key, value in described.items() if key in ("description",)}
-        properties[name] = {**kind, **around}
+        properties[name] = {**kind, "description": described["description"]}
     title = body["title"].removesuffix("Body") + "Form"
     return {**body, "title": title, "properties": properties}
