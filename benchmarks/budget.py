@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from ipaddress import ip_address
 from multiprocessing.connection import Connection as Pipe
@@ -144,14 +145,16 @@ async def callers(port: int, count: int) -> list[Caller]:
     return [Caller(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(count)]
 
 
-async def measure(port: int, secret: str, tarpits: int, rounds: int) -> list[dict[str, float]]:
+async def measure(
+    port: int, secret: str, tarpits: int, rounds: int, *, budgets: Sequence[int] = BUDGETS_MS
+) -> list[dict[str, float]]:
     """One row per budget: every answer of the tarpits, and of a remembered mailbox beside them."""
     rows = []
-    fresh = iter(range(tarpits * rounds * len(BUDGETS_MS)))
+    fresh = iter(range(tarpits * rounds * len(budgets)))
     waiting = await callers(port, tarpits)
     (friend,) = await callers(port, 1)
     await friend.ask(secret, "jane@good.test", 2500)
-    for budget in BUDGETS_MS:
+    for budget in budgets:
         late: list[float] = []
         cached: list[float] = []
         for _ in range(rounds):
