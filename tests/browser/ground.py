@@ -206,12 +206,12 @@ def signup(
     body: str = "",
     lang: str = "en",
     query: str = "",
-    html: str = "",
+    root: str = "",
     **attributes: str,
 ) -> str:
     """A plain signup page with the widget on it."""
     return (
-        f'<!doctype html><html lang="{lang}" {html}><head><meta charset="utf-8"><title>Shop</title>'
+        f'<!doctype html><html lang="{lang}" {root}><head><meta charset="utf-8"><title>Shop</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><link rel="stylesheet" href="/style.css">'
         f"{head}{script_tag(gate, query, **attributes)}</head><body><main><h1>Sign up</h1>"
