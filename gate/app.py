@@ -65,6 +65,7 @@ class App:
             )
             hooks = Hooks(service, self._registry)
             self._front.routes = _routes(service, checks, Siteverify(service), hooks, Ops(engine))
+            engine.start()
             try:
                 yield engine
             finally:

@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cachetools import LRUCache, TTLCache
 
@@ -25,7 +25,17 @@ from gate import flags as flagging
 from gate import policy, typo
 from gate.address import Address, Fault
 from gate.answer import Answer, Cached
-from gate.budget import CHECK_MEMORY, DNS_SHARE, FLIGHT, PREFETCH, Clock, Deadline
+from gate.budget import (
+    CHECK_MEMORY,
+    DNS_LOOKUP,
+    DNS_SHARE,
+    FLIGHT,
+    PREFETCH,
+    RECHECK,
+    RECHECK_STAGE,
+    Clock,
+    Deadline,
+)
 from gate.dns import MailRoute, Resolver
 from gate.flags import Flags
 from gate.memory import AcceptAll, Memory, Remembered
@@ -38,6 +48,8 @@ from gate.verdict import Evidence, Verdict, judge, mailbox_exists
 
 log = logging.getLogger("gate.checker")
 
+PROMISED = frozenset({Reason.GREYLISTED, Reason.DEFERRED, Reason.TIMEOUT})
+"""Verdicts after which the gate asks again by itself."""
 KEPT_CHECKS = 20_000
 """Answers that `GET /v1/checks/{id}` can still find; the oldest go first."""
 
@@ -71,12 +83,41 @@ NO_FACTS = RouteFacts(None, None, False)
 NO_TRACE = Trace(lambda: 0.0, on=False)
 
 
+class Recalled(NamedTuple):
+    """What is known of an earlier check that was promised a better answer."""
+
+    address: Address
+    verdict: Verdict
+
+
+class Promises(Protocol):
+    """What becomes of a verdict that could not be had in time (gate/recheck.py)."""
+
+    async def promise(
+        self, check: str, address: Address, site: Site, verdict: Verdict, deadline: Deadline
+    ) -> bool:
+        """Ask again later; False if that could not be made sure of before the deadline."""
+
+    def expected(self, address: Address, site: Site) -> bool:
+        """Whether somebody waits for what a flight finds out."""
+
+    async def landed(self, address: Address, site: Site, known: Known) -> None:
+        """A flight found something out."""
+
+    async def recall(self, check: str, site: Site) -> Recalled | None:
+        """What is known by now of a check."""
+
+
 @dataclass(slots=True)
 class Flight:
-    """The one running investigation of one address. `trace` belongs to whoever started it."""
+    """The one running investigation of one address. `trace` belongs to whoever started it.
+
+    `stage`: seconds for each command of the dialogue, instead of the usual ones.
+    """
 
     task: asyncio.Task[Known]
     trace: Trace
+    stage: float | None = None
     route: MailRoute | None = field(default=None)
 
 
@@ -93,12 +134,14 @@ class Checker:
         may_probe: Callable[[str], bool],
         clock: Clock,
         wall: Clock,
+        promises: Promises | None = None,
     ) -> None:
         self._resolver = resolver
         self._prober = prober
         self._memory = memory
         self._control_of = control_of
         self._may_probe = may_probe
+        self._promises = promises
         self._clock = clock
         self._wall = wall
         self._flights: dict[tuple[str, str], Flight] = {}
@@ -130,15 +173,17 @@ class Checker:
         started = self._clock()
         trace = trace or Trace(self._clock, on=False)
         parsed = addresses.parse(email)
+        check_id = _new_id()
         try:
             if isinstance(parsed, Fault):
                 known = self._said(Reason.INVALID_EMAIL)
             else:
                 known = await self._known(parsed, site, deadline, max_age, trace)
+                known = await self._promised(check_id, parsed, site, known, deadline)
         except Exception:
             log.exception("a check failed for a reason of our own")
             known = self._said(Reason.UNEXPECTED_ERROR)
-        return self._given(email, parsed, site, known, trace, started, deadline)
+        return self._given(check_id, email, parsed, site, known, trace, started, deadline)
 
     def recall(
         self, email: str, *, site: Site, deadline: Deadline, max_age: float | None = None
@@ -156,7 +201,7 @@ class Checker:
             return None
         if known is None:
             return None
-        return self._given(email, parsed, site, known, NO_TRACE, started, deadline)
+        return self._given(_new_id(), email, parsed, site, known, NO_TRACE, started, deadline)
 
     def _recalled(self, parsed: Address | Fault, site: Site, max_age: float | None) -> Known | None:
         if isinstance(parsed, Fault):
@@ -174,6 +219,7 @@ class Checker:
 
     def _given(
         self,
+        check_id: str,
         email: str,
         parsed: Address | Fault,
         site: Site,
@@ -183,7 +229,7 @@ class Checker:
         deadline: Deadline,
     ) -> Answer:
         """The answer, with its times, kept for whoever asks again by its id."""
-        answer = self._answer("chk_" + secrets.token_hex(16), email, parsed, site, known, trace)
+        answer = self._answer(check_id, email, parsed, site, known, trace)
         answer.duration_ms = round((self._clock() - started) * 1000)
         answer.budget_ms = round((deadline.at - started) * 1000)
         self._answers[answer.id] = site, answer
@@ -206,6 +252,8 @@ class Checker:
         Joins a flight that is still under way for up to `wait` seconds.
         """
         answer = self.find(check_id, site)
+        if answer is None or not answer.verdict.final:
+            answer = await self._recollected(check_id, site, answer)
         if answer is None or answer.address is None or answer.verdict.final:
             return answer
         newer = await self.newest(answer.address, site, wait=wait)
@@ -217,6 +265,34 @@ class Checker:
         again = replace(again, duration_ms=answer.duration_ms, budget_ms=answer.budget_ms)
         self._answers[check_id] = site, again
         return again
+
+    async def _recollected(self, check_id: str, site: Site, answer: Answer | None) -> Answer | None:
+        """The answer as promises have it: final by now, or given before a restart."""
+        recalled = await self._promises.recall(check_id, site) if self._promises else None
+        if recalled is None or (answer is not None and not recalled.verdict.final):
+            return answer
+        return self.late(check_id, recalled.address, site, Known(verdict=recalled.verdict))
+
+    def late(self, check_id: str, address: Address, site: Site, known: Known) -> Answer:
+        """The answer that an earlier check would be given now."""
+        earlier = self.find(check_id, site)
+        email = earlier.email if earlier is not None else address.reveal()
+        answer = self._answer(check_id, email, address, site, known, NO_TRACE)
+        if earlier is not None:
+            answer.duration_ms, answer.budget_ms = earlier.duration_ms, earlier.budget_ms
+            self._answers[check_id] = site, answer
+        return answer
+
+    async def recheck(self, address: Address, site: Site) -> Known:
+        """Ask about an address once more, with time for hosts that are slow on purpose."""
+        flight = self._depart(address, site, NO_TRACE, unhurried=True)
+        await asyncio.wait({flight.task})
+        return self._said(Reason.TIMEOUT) if flight.task.cancelled() else flight.task.result()
+
+    async def destination(self, domain: str) -> str:
+        """What limits on asking a domain's mail hosts hang on."""
+        route = await self._resolver.route(domain, Deadline.after(DNS_LOOKUP, self._clock))
+        return self._facts(route).provider or route.destination
 
     async def newest(self, address: Address, site: Site, *, wait: float) -> Known | None:
         """What is known of an address by now, without starting anything; None if nothing new."""
@@ -234,6 +310,17 @@ class Checker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _promised(
+        self, check_id: str, address: Address, site: Site, known: Known, deadline: Deadline
+    ) -> Known:
+        """What is to be said now: that somebody will ask again only if that is made sure of."""
+        verdict = known.verdict
+        if self._promises is None or verdict.reason not in PROMISED:
+            return known
+        if await self._promises.promise(check_id, address, site, verdict, deadline):
+            return known
+        return replace(known, verdict=self._said(Reason.TIMEOUT).verdict)
 
     # -- layers, in order of cost ------------------------------------------------------------------
 
@@ -296,13 +383,16 @@ class Checker:
 
     # -- flights -----------------------------------------------------------------------------------
 
-    def _depart(self, address: Address, site: Site, trace: Trace) -> Flight:
+    def _depart(
+        self, address: Address, site: Site, trace: Trace, *, unhurried: bool = False
+    ) -> Flight:
         """The flight of an address: the one under way, or a new one."""
         key = (site.name, address.exact)
         flight = self._flights.get(key)
         if flight is None:
-            deadline = Deadline.after(FLIGHT, self._clock)
-            flight = Flight(asyncio.Future(), trace)  # type: ignore[arg-type]
+            deadline = Deadline.after(RECHECK if unhurried else FLIGHT, self._clock)
+            stage = RECHECK_STAGE if unhurried else None
+            flight = Flight(asyncio.Future(), trace, stage)  # type: ignore[arg-type]
             flight.task = asyncio.create_task(self._fly(address, site, deadline, flight))
             self._flights[key] = flight
             flight.task.add_done_callback(lambda _task: self._flights.pop(key, None))
@@ -311,10 +401,22 @@ class Checker:
     async def _fly(self, address: Address, site: Site, deadline: Deadline, flight: Flight) -> Known:
         """The whole investigation of one address; what it proves is remembered."""
         try:
-            return await self._investigate(address, site, deadline, flight)
+            known = await self._investigate(address, site, deadline, flight)
         except Exception:
             log.exception("a flight failed for a reason of our own")
-            return self._said(Reason.UNEXPECTED_ERROR)
+            known = self._said(Reason.UNEXPECTED_ERROR)
+        if self._promises is not None and self._promises.expected(address, site):
+            task = asyncio.create_task(self._tell(self._promises, address, site, known))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+        return known
+
+    async def _tell(self, promises: Promises, address: Address, site: Site, known: Known) -> None:
+        """Let those who wait for a better answer have what a flight found out."""
+        try:
+            await promises.landed(address, site, known)
+        except Exception:
+            log.exception("what a flight found out could not be told")
 
     async def _investigate(
         self, address: Address, site: Site, deadline: Deadline, flight: Flight
@@ -330,19 +432,24 @@ class Checker:
         elif typo.known_slip(address.domain) or not self._may_probe(address.domain):
             known = self._said(Reason.PROBE_OFF)
         else:
-            known = await self._probe(address, site, route, deadline, flight.trace)
+            known = await self._probe(address, site, route, deadline, flight)
         known.route, known.route_age = route, age
         return known
 
     async def _probe(
-        self, address: Address, site: Site, route: MailRoute, deadline: Deadline, trace: Trace
+        self, address: Address, site: Site, route: MailRoute, deadline: Deadline, flight: Flight
     ) -> Known:
         before = await self._memory.accept_all(address.domain)
         control = None
         if before is None or before.may_ask:
             control = self._control_of(address.domain)
         finding = await self._prober.probe(
-            address, route, control=control, deadline=deadline, trace=trace
+            address,
+            route,
+            control=control,
+            deadline=deadline,
+            trace=flight.trace,
+            stage=flight.stage,
         )
         accept_all = await self._learn_domain(address, finding, before)
         evidence = Evidence(
@@ -354,7 +461,7 @@ class Checker:
         )
         verdict = judge(evidence, found_at=self._wall())
         verdict = await self._learn_mailbox(address, site, verdict, finding)
-        trace.step("verdict", verdict.reason)
+        flight.trace.step("verdict", verdict.reason)
         return Known(verdict=verdict, finding=finding, accept_all=accept_all)
 
     async def _learn_domain(
@@ -472,6 +579,10 @@ class Checker:
             ),
             trace=trace,
         )
+
+
+def _new_id() -> str:
+    return "chk_" + secrets.token_hex(16)
 
 
 def _accepts_all(finding: Finding) -> bool | None:

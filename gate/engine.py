@@ -12,6 +12,7 @@ import hashlib
 import logging
 import random
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,11 +21,12 @@ from ipaddress import ip_address, ip_network
 from typing import Protocol
 
 from gate import metrics
-from gate.budget import Clock
+from gate.budget import Clock, steady
 from gate.checker import Checker
 from gate.dns import Resolver, system_servers
-from gate.egress import Dialer, IPAddress, Seam, Source, own_addresses
+from gate.egress import SMTP_PORT, WEB_PORTS, Dialer, IPAddress, Seam, Source, own_addresses
 from gate.memory import Memory
+from gate.recheck import Rechecks
 from gate.sandbox import Sandbox
 from gate.settings import Settings, Site, server_of
 from gate.smtp.probe import Prober
@@ -32,6 +34,8 @@ from gate.smtp.session import tls_context
 from gate.smtp.throttle import Throttle
 from gate.store import Store, open_store
 from gate.token import Keys
+from gate.webhooks.outbox import Outbox
+from gate.webhooks.post import Poster, web_context
 
 log = logging.getLogger("gate.engine")
 
@@ -78,6 +82,20 @@ class Engine:
     identity: Identity | None
     clock: Clock
     wall: Clock
+    rechecks: Rechecks
+    outbox: Outbox
+
+    def start(self) -> None:
+        """Do in the background what is due later. A process that only checks need not."""
+        self.rechecks.start()
+        self.outbox.start()
+
+
+def since_boot() -> float:
+    """Seconds that also count while the machine is suspended, where the system can tell."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 @asynccontextmanager
@@ -88,13 +106,16 @@ async def open_engine(
     world: World | None = None,
     clock: Clock = time.monotonic,
     wall: Clock = time.time,
+    queue_clock: Clock | None = None,
 ) -> AsyncIterator[Engine]:
     """Everything a check needs, closed again in the reverse order.
 
     `store_url` overrides the setting: the CLI keeps its facts in memory, so that it never
     contends with a running server for one file. `world`: an open one, instead of the sandbox.
-    Raises `GateError` with what to do.
+    `queue_clock` dates what is to be done later; without one, Unix time that never steps. Raises
+    `GateError` with what to do.
     """
+    queue_clock = queue_clock or steady(since_boot, wall)
     async with AsyncExitStack() as stack:
         url = store_url or settings.store.url
         store = await open_store(url, wall=wall, capacity=settings.limits.verdicts)
@@ -107,6 +128,9 @@ async def open_engine(
         identity = identity_of(settings, socket.gethostname())
         prober = _prober(settings, world, identity, clock)
         stack.push_async_callback(prober.close)
+        sites, secret = _sites(settings, keys)
+        poster = _poster(settings, world, sites, resolver, clock)
+        rechecks, outbox = _later(store, keys, sites, poster, queue_clock, wall)
         checker = Checker(
             resolver=resolver,
             prober=prober,
@@ -115,10 +139,16 @@ async def open_engine(
             may_probe=_may_probe(settings, world, identity),
             clock=clock,
             wall=wall,
+            promises=rechecks,
         )
         stack.push_async_callback(checker.close)
-        sites, secret = _sites(settings, keys)
-        yield Engine(settings, checker, resolver, store, keys, sites, secret, identity, clock, wall)
+        await store.begin(queue_clock())
+        await outbox.open()
+        await rechecks.open(checker)
+        stack.push_async_callback(outbox.close)
+        stack.push_async_callback(rechecks.close)
+        known = (settings, checker, resolver, store, keys, sites, secret, identity)
+        yield Engine(*known, clock, wall, rechecks, outbox)
 
 
 def identity_of(settings: Settings, host_name: str) -> Identity | None:
@@ -165,17 +195,9 @@ def _prober(
         Source(ip_address(entry.ip) if entry.ip else None, entry.helo or spoken.helo)
         for entry in settings.egress.address
     ]
-    allow = [ip_network(text) for text in settings.egress.allow]
-    if allow:
-        log.warning("addresses dialled although not public: %s", ", ".join(map(str, allow)))
-    dialer = Dialer(
-        sources=sources or [Source(None, spoken.helo)],
-        allow=allow,
-        seam=world.seam if world else None,
-        seam_addresses=world.seam_addresses if world else (),
-        own=own_addresses(),
-        on_blocked=metrics.egress_blocked,
-    )
+    if settings.egress.allow:
+        log.warning("addresses dialled although not public: %s", ", ".join(settings.egress.allow))
+    dialer = _dialer(settings, world, sources or [Source(None, spoken.helo)], (SMTP_PORT,))
     throttle = Throttle(
         destination_most=settings.limits.destination_dialogues,
         global_most=settings.limits.dialogues,
@@ -189,6 +211,51 @@ def _prober(
         clock=clock,
         random=random.SystemRandom(),
         tls_context=tls_context(),
+    )
+
+
+def _later(
+    store: Store, keys: Keys, sites: tuple[Site, ...], poster: Poster, clock: Clock, wall: Clock
+) -> tuple[Rechecks, Outbox]:
+    """What is done later: asking again, and telling the sites' webhooks what came of it."""
+    chance = random.SystemRandom()
+    outbox = Outbox(
+        store=store, keys=keys, sites=sites, poster=poster, clock=clock, wall=wall, chance=chance
+    )
+    rechecks = Rechecks(
+        store=store,
+        keys=keys,
+        sites=sites,
+        messages=outbox.messages,
+        told=outbox.wake,
+        clock=clock,
+        wall=wall,
+        chance=chance,
+    )
+    return rechecks, outbox
+
+
+def _poster(
+    settings: Settings, world: World | None, sites: Sequence[Site], resolver: Resolver, clock: Clock
+) -> Poster:
+    """What posts webhooks. The system's authorities are read only for sites that have any."""
+    wanted = any(site.webhook for site in sites)
+    context = web_context() if wanted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    dialer = _dialer(settings, world, [Source(None, "")], WEB_PORTS)
+    return Poster(resolver=resolver, dialer=dialer, context=context, clock=clock)
+
+
+def _dialer(
+    settings: Settings, world: World | None, sources: Sequence[Source], ports: Collection[int]
+) -> Dialer:
+    return Dialer(
+        sources=sources,
+        allow=[ip_network(text) for text in settings.egress.allow],
+        seam=world.seam if world else None,
+        seam_addresses=world.seam_addresses if world else (),
+        own=own_addresses(),
+        on_blocked=metrics.egress_blocked,
+        ports=ports,
     )
 
 

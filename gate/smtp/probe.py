@@ -74,7 +74,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked of each host, and as whom."""
+    """What is asked of each host, and as whom. `stage`: seconds for each command, if not the
+    usual ones.
+    """
 
     recipient: str
     control: str | None
@@ -83,6 +85,7 @@ class Question:
     source: Source
     provider: Provider | None
     tls: Tls
+    stage: float | None = None
 
     def echo(self, recipient: str, our_ip: str) -> Echo:
         """Our own words, as a reply may repeat them."""
@@ -139,11 +142,13 @@ class Prober:
         control: str | None,
         deadline: Deadline,
         trace: Trace,
+        stage: float | None = None,
     ) -> Finding:
         """Ask the hosts of `route` about `address`.
 
         `control`: the local part of a recipient that cannot exist, to be asked in the same write;
-        None if the domain's accept-all state is known.
+        None if the domain's accept-all state is known. `stage`: seconds for the greeting and for
+        each command, where nobody stands before the form.
         """
         provider = provider_of(route.mx_names, self._providers)
         destination = provider.name if provider else route.destination
@@ -163,6 +168,7 @@ class Prober:
                 source=source,
                 provider=provider,
                 tls=provider.tls if provider and provider.tls else self._tls,
+                stage=stage,
             )
             async with self._slot(destination, deadline):
                 if self._throttle.resting(identity, address.domain):  # since we began to wait
@@ -281,6 +287,7 @@ class Prober:
             deadline=deadline,
             context=self._context,
             alive=self._alive,
+            stage=question.stage,
         )
         try:
             _, _, ip = await self._dialer.dial(

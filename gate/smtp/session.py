@@ -57,12 +57,16 @@ class Session(asyncio.Protocol):
         deadline: Deadline,
         context: ssl.SSLContext,
         alive: set[Session],
+        stage: float | None = None,
     ) -> None:
-        """`alive` holds the session for as long as its connection exists."""
+        """`alive` holds the session for as long as its connection exists. `stage`: seconds for
+        the greeting and for each command, instead of GREETING and COMMAND.
+        """
         self.dialog = dialog
         self.our_ip = ""
         self._helo = helo.lower()
         self._context = context
+        self._greeting, self._command = stage or GREETING, stage or COMMAND
         self._alive = alive
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.time() + deadline.left()
@@ -114,9 +118,9 @@ class Session(asyncio.Protocol):
         self.our_ip = transport.get_extra_info("sockname")[0]
         # Set once, for the shortest limit; when it goes off it looks which stage it is by then.
         # Most dialogues are over before, and a timer for each stage would cost more than the stage.
-        self._limit(COMMAND)
+        self._limit(self._command)
         self._timer = self._loop.call_at(self._until, self._look)
-        self._limit(GREETING)
+        self._limit(self._greeting)
 
     def data_received(self, data: bytes) -> None:
         if self._ending is not None:
@@ -148,7 +152,7 @@ class Session(asyncio.Protocol):
         data = self.dialog.outgoing()
         if data and self._transport is not None:
             self._transport.write(data)
-            self._limit(COMMAND)
+            self._limit(self._command)
 
     def _limit(self, seconds: float) -> None:
         """The stage that begins now may take so long."""

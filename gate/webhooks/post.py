@@ -34,11 +34,11 @@ USER_AGENT: Final = "signup-gate"
 _SYSTEM = Source(None, "")
 
 
-def web_context(authorities: str | None = None) -> ssl.SSLContext:
-    """TLS to web servers: certificates are proved, by the system's authorities unless others are
-    named (a file in PEM), and nothing older than TLS 1.2 is spoken.
+def web_context() -> ssl.SSLContext:
+    """TLS to web servers: certificates are proved, by the system's authorities or those that
+    OpenSSL's own variable SSL_CERT_FILE names, and nothing older than TLS 1.2 is spoken.
     """
-    context = ssl.create_default_context(cafile=authorities)
+    context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
