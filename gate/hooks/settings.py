@@ -156,6 +156,9 @@ def _of(hook: Hook, sites: Collection[str]) -> Iterator[str]:
     limit = HOOKS[hook.platform].theirs
     if limit is not None and hook.deadline >= limit:
         yield f"deadline_ms: the platform gives up after {limit * 1000:.0f}; write less"
+    status = hook.answer.block_status
+    if hook.platform == "forward" and status is not None and status < 400:
+        yield "answer.block_status: a proxy lets a signup with such a status in; write 403"
     yield from _secret_problems(hook)
     yield from _text_problems(hook)
 

@@ -7,14 +7,11 @@ sdk/package-lock.json pins; without npm those tests are skipped.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,11 +29,10 @@ from tests.hooks.ground import (
     hooked,
     webhook_headers,
 )
+from tests.hooks.packages import installed
 
 pytestmark = pytest.mark.timeout(180)  # the first run installs
 
-SOURCES = Path(__file__).with_name("sdk")
-CACHE = Path(__file__).parents[2] / ".cache"
 WORKOS, SUPABASE, GENERIC = (BY_PLATFORM[name] for name in ("workos", "supabase", "generic"))
 WORKOS_SECRET = WORKOS.hook["secrets"][0]
 
@@ -58,17 +54,7 @@ class Node:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    npm, runtime = shutil.which("npm"), shutil.which("node")
-    if npm is None or runtime is None:
-        pytest.skip("there is no npm")
-    lock = (SOURCES / "package-lock.json").read_bytes()
-    home = CACHE / f"hooks-sdk-{hashlib.sha256(lock).hexdigest()[:12]}"
-    home.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json", ".npmrc", "sdk.mjs"):
-        shutil.copy(SOURCES / name, home / name)
-    if not (home / "installed").exists():
-        subprocess.run([npm, "ci", "--ignore-scripts"], cwd=home, check=True, capture_output=True)
-        (home / "installed").touch()
+    home, runtime = installed("sdk")
     with subprocess.Popen(
         [runtime, "sdk.mjs"],
         cwd=home,

@@ -51,10 +51,15 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str, str]] = {
         "audience",
     ),
     "Entra with nothing": ([{"platform": "entra"}], "hook[0].secrets", "env:NAME"),
-    "a refusal that allows": (
+    "a refusal that is an error": (
         [{"platform": "forward", "answer": {"block_status": 503}}],
         "hook[0].answer.block_status",
         "499",
+    ),
+    "a refusal that allows": (
+        [{"platform": "forward", "answer": {"block_status": 200}}],
+        "hook[0].answer.block_status",
+        "403",
     ),
 }
 
