@@ -499,7 +499,7 @@ OPENSMTPD: Final = (
             known(reply=r"250 2\.1\.5 Destination address valid: Recipient ok$"),
             # Its words for a name that its table of virtual users does not hold; they could also
             # be about a list that is there.
-            Ask("nobody", r"524 5\.2\.4 Mailing list expansion problem: ", Reason.UNCONFIRMED),
+            Ask("nobody", r"524 5\.2\.4 Mailing list expansion problem: ", REJECTED),
         ),
     ),
     Domain(
