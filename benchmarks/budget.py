@@ -86,7 +86,8 @@ class Tarpits:
 
         secrets: list[str] = []
         stopping: list[asyncio.Task[None]] = []
-        await run(self.settings, started=started, opener=opener)
+        with open(os.devnull, "wb", buffering=0) as nowhere:
+            await run(self.settings, started=started, opener=opener, write=nowhere.write)
 
     async def _stop(self, pipe: Pipe, bound: Bound) -> None:
         await asyncio.to_thread(pipe.recv)
