@@ -10,6 +10,7 @@ it a mailbox that is remembered, asked in the same moments.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import multiprocessing
 import os
@@ -86,8 +87,9 @@ class Tarpits:
 
         secrets: list[str] = []
         stopping: list[asyncio.Task[None]] = []
-        with open(os.devnull, "wb", buffering=0) as nowhere:
-            await run(self.settings, started=started, opener=opener, write=nowhere.write)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        write = functools.partial(os.write, nowhere)
+        await run(self.settings, started=started, opener=opener, write=write)
 
     async def _stop(self, pipe: Pipe, bound: Bound) -> None:
         await asyncio.to_thread(pipe.recv)
