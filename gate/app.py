@@ -46,11 +46,10 @@ class App:
         self._settings = settings
         self._opener = opener
         self._write = write
-        self._front = Front(Starlette(lifespan=lambda _: self._lifespan()))
-        self.begin = self._front.begin
+        self.front = Front(Starlette(lifespan=lambda _: self._lifespan()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._front(scope, receive, send)
+        await self.front(scope, receive, send)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Engine]:
@@ -64,12 +63,12 @@ class App:
                 store_healthy=lambda: engine.store.healthy,
             )
             hooks = Hooks(service, self._registry)
-            self._front.routes = _routes(service, checks, Siteverify(service), hooks, Ops(engine))
+            self.front.routes = _routes(service, checks, Siteverify(service), hooks, Ops(engine))
             engine.start()
             try:
                 yield engine
             finally:
-                self._front.routes = None
+                self.front.routes = None
                 await checks.close()
                 await hooks.close()
                 journal.flush()

@@ -137,7 +137,7 @@ async def run(
         app = create_app(settings, opener=opener, write=write)
         async with app.open() as engine:
             peers = Peers((*server.trusted_proxies, "127.0.0.0/8", "::1/128"))
-            house = House(most=most, exempt=peers.is_trusted, begin=app.begin)
+            house = House(most=most, exempt=peers.is_trusted, front=app.front)
             listeners = [(Listener(app, house, watches_loop=True), public)]
             if admin is not None:
                 back = House(most=ADMIN_CONNECTIONS, exempt=lambda _: True)

@@ -33,7 +33,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gate import metrics
-from gate.api.front import BEGUN, Later
+from gate.api.front import BEGUN, Front, Head, Later
 from gate.api.peer import counted_as
 from gate.api.problems import Problem
 from gate.api.reply import Reply
@@ -50,7 +50,6 @@ PIPELINED_MOST: Final = 32
 HOT: Final = frozenset({b"/v1/check", b"/v1/prefetch", b"/v1/siteverify"})
 
 
-Begin = Callable[[str, list[tuple[bytes, bytes]], bytes, str], Reply | Later | None]
 _UPGRADE = re.compile(rb"\r\n(?:upgrade|http2-settings):[^\r\n]*", re.IGNORECASE)
 
 
@@ -63,6 +62,8 @@ class Phase(Enum):
     BODY = auto()
 
 
+_BETWEEN: Final = (Phase.IDLE, Phase.FRESH)
+_HEAD_END: Final = b"\r\n\r\n"
 _LIMITS: Final = {
     Phase.FRESH: HTTP_HEADERS,
     Phase.HEAD: HTTP_HEADERS,
@@ -76,17 +77,16 @@ class House(ServerState):
     """All connections of one listener.
 
     `waiting` holds, longest first, those that have no whole request under way. `exempt` says whose
-    connections are not counted per client. `begin` is `Front.begin`, or None if there is no hot
-    route.
+    connections are not counted per client. `front` answers the hot routes; None if there are none.
     """
 
     def __init__(
-        self, *, most: int, exempt: Callable[[str], bool], begin: Begin | None = None
+        self, *, most: int, exempt: Callable[[str], bool], front: Front | None = None
     ) -> None:
         super().__init__()
         self.most = most
         self._per_client = max(PER_CLIENT, most // PER_CLIENT_SHARE)
-        self.begin = begin
+        self.front = front
         self.waiting: OrderedDict[Connection, None] = OrderedDict()
         self._exempt = exempt
         self._clients: Counter[str] = Counter()
@@ -151,6 +151,7 @@ class Connection(HttpToolsProtocol):
         self._deaf = False
         self._encoded = False
         self._held: bytes | None = None
+        self._begun: Later | None = None
         self._upgrading = False
         self._begun_here = 0
         self._head_parts: list[bytes] = []
@@ -188,7 +189,7 @@ class Connection(HttpToolsProtocol):
     # -- reading -------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._deaf or self._answered_again(data):
             return
         self._chunk = len(data)
         self._begun_here = 0
@@ -256,12 +257,11 @@ class Connection(HttpToolsProtocol):
         if self._upgrading:
             return
         self._phase, self._since = Phase.IDLE, self.loop.time()
-        if self._held is not None and self.house.begin is not None:
-            path, client = self.url.decode("ascii"), self.client[0] if self.client else ""
-            reply = self.house.begin(path, self.headers, self._held, client)
+        if self._held is not None:
+            reply = self._begin(self._held)
             if isinstance(reply, Reply):
                 self._held = None
-                self._answer(reply)
+                self._answer(reply, close=not self.parser.should_keep_alive())
                 return
             if reply is not None:
                 self.scope[BEGUN] = reply  # type: ignore[typeddict-unknown-key]
@@ -270,11 +270,55 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.house.waiting.pop(self, None)
 
+    def _answered_again(self, data: bytes) -> bool:
+        """Answer a whole request whose head came before; False: it has to be parsed.
+
+        The parser is between two messages here and stays there. Equal octets would make it say
+        what it said before; and nothing follows behind the body.
+        """
+        front = self.house.front
+        if front is None or self._phase not in _BETWEEN or self._busy or self.flow.write_paused:
+            return False
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        head = front.known(data[:end], self._client_host)
+        if head is None or head.length != len(data) - end:
+            return False
+        reply = front.begin(head, data[end:])
+        if not isinstance(reply, Reply):
+            self._begun = reply
+            return False
+        self._phase, self._since = Phase.IDLE, self.loop.time()
+        self._unset_keepalive_if_required()
+        self._answer(reply, close=False)
+        return True
+
+    def _begin(self, body: bytes) -> Reply | Later | None:
+        """The answer to a request that was held; None: it is the application's to give."""
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            return begun
+        front = self.house.front
+        assert front is not None
+        head = front.read(self.url.decode("ascii"), self.headers, self._client_host, len(body))
+        if not isinstance(head, Head):
+            return head
+        reply = front.begin(head, body)
+        octets = self._head_parts[0] if len(self._head_parts) == 1 else b""
+        end = octets.find(_HEAD_END) + len(_HEAD_END)
+        whole = octets.startswith(b"POST /") and len(octets) - end == len(body)
+        if whole and not self._encoded and self.parser.should_keep_alive():
+            front.learn(octets[:end], head)
+        return reply
+
+    @property
+    def _client_host(self) -> str:
+        return self.client[0] if self.client else ""
+
     def _can_hold(self) -> bool:
         """Whether the request may be answered before the application has heard of it."""
         return (
             self.url in HOT
-            and self.house.begin is not None
+            and self.house.front is not None
             and self.parser.get_method() == b"POST"
             and not self._busy
             and not self.expect_100_continue
@@ -338,10 +382,9 @@ class Connection(HttpToolsProtocol):
         self._write(Problem(problem).reply(), close=True)
         self.transport.close()
 
-    def _answer(self, reply: Reply) -> None:
+    def _answer(self, reply: Reply, *, close: bool) -> None:
         """Write the answer to a request that the application never saw."""
         self.house.total_requests += 1
-        close = not self.parser.should_keep_alive()
         self._write(reply, close=close)
         if close:
             self.transport.close()

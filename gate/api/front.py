@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from hashlib import sha256
+from typing import Final, NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -32,6 +33,8 @@ Handler = Callable[[Request, bytes], Reply | Later]
 VARY: Final = (b"vary", b"Origin")
 HOOKS: Final = "/v1/hooks/"
 """Signup hooks look at a request for themselves: what it proves, where its address stands."""
+HEADS_MOST: Final = 1024
+"""Heads known again: of each server, one for every length of body it sends."""
 BEGUN: Final = "gate.begun"
 """Key of a scope whose request is being answered already: the `Later` to wait for."""
 
@@ -52,12 +55,22 @@ class Routes:
     development: bool
 
 
+class Head(NamedTuple):
+    """A head that was read: its request, who answers it, how long its body is."""
+
+    routes: Routes
+    handler: Handler
+    request: Request
+    length: int
+
+
 class Front:
     """The ASGI application. Without routes it answers 503; `lifespan` hears the server start."""
 
     def __init__(self, lifespan: ASGIApp) -> None:
         self._lifespan = lifespan
         self.routes: Routes | None = None
+        self._heads: dict[bytes, Head] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,13 +87,12 @@ class Front:
         else:
             await _cold(self.routes, scope, receive, send)
 
-    def begin(
-        self, path: str, raw: list[tuple[bytes, bytes]], body: bytes, peer: str
-    ) -> Reply | Later | None:
-        """Begin to answer a whole POST of HTTP/1.1, for a server that has it in hand.
+    def read(
+        self, path: str, raw: list[tuple[bytes, bytes]], peer: str, length: int
+    ) -> Head | Reply | None:
+        """The head of a whole POST of HTTP/1.1, for a server that has it in hand.
 
-        A `Reply` is finished. What can be awaited is to be handed over in the scope, as `BEGUN`.
-        None: it is no hot route.
+        A `Reply` says what is wrong with it. None: it is of no hot route.
         """
         routes = self.routes
         if routes is None or path not in routes.hot:
@@ -90,7 +102,34 @@ class Front:
             _look(routes, b"", request.header(b"host"), "1.1")
         except Problem as problem:
             return _told(routes, problem, None)
-        return _begin(routes, routes.hot[path], request, body)
+        return Head(routes, routes.hot[path], request, length)
+
+    def begin(self, head: Head, body: bytes) -> Reply | Later:
+        """Begin to answer a whole request.
+
+        A `Reply` is finished. What can be awaited is to be handed over in the scope, as `BEGUN`.
+        """
+        return _begin(head.routes, head.handler, head.request, body)
+
+    def known(self, octets: bytes, peer: str) -> Head | None:
+        """The head that these very octets were before, if they came with a secret key.
+
+        A server sends the same head with each request. Reading it again, header by header, took a
+        third of a remembered check: 9 µs of 26.
+        """
+        head = self._heads.get(sha256(octets).digest())
+        if head is None or head.routes is not self.routes:
+            return None
+        return head._replace(request=head.request.again(peer, head.routes.clock()))
+
+    def learn(self, octets: bytes, head: Head) -> None:
+        """Know a head again that was answered. Neither its octets nor its key are kept."""
+        if head.request.caller is None:
+            return
+        if len(self._heads) >= HEADS_MOST:
+            self._heads.clear()
+        head.request.headers.pop(b"authorization", None)
+        self._heads[sha256(octets).digest()] = head
 
 
 async def _hot(routes: Routes, scope: Scope, receive: Receive, send: Send) -> None:

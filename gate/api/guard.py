@@ -65,6 +65,8 @@ class Guard:
 
     def by_header(self, request: Request) -> Caller | None:
         """Whom the Authorization header names; None without one. Raises `Problem`: unknown key."""
+        if request.caller is not None:
+            return request.caller
         key = bearer(request)
         if key is None:
             return None
@@ -74,6 +76,7 @@ class Guard:
         caller = self._servers.get(tenant.digest)
         if caller is None:
             caller = self._servers[tenant.digest] = Caller(tenant, False, None, "")
+        request.caller = caller
         return caller
 
     def by_site_key(self, request: Request, key: str | None) -> Caller:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -20,6 +20,9 @@ from starlette.types import Receive
 
 from gate.api.problems import Problem
 from gate.budget import CHECK_LEAST, CHECK_MOST
+
+if TYPE_CHECKING:
+    from gate.api.guard import Caller
 
 BODY_MOST: Final = 8 * 1024
 _NEVER_IN_URL: Final = re.compile(
@@ -105,13 +108,17 @@ def refuse_secrets_in_url(query: bytes) -> None:
 
 
 class Request:
-    """One HTTP request as the hot routes see it: the head, and who sent it."""
+    """One HTTP request as the hot routes see it: the head, and who sent it.
 
-    __slots__ = ("headers", "peer", "started")
+    `caller` is whose secret key it carries, once that was found out (gate/api/guard.py).
+    """
+
+    __slots__ = ("caller", "headers", "peer", "started")
 
     def __init__(self, raw: list[tuple[bytes, bytes]], peer: str, started: float) -> None:
         self.started = started
         self.peer = peer
+        self.caller: Caller | None = None
         self.headers: dict[bytes, bytes] = dict(raw)
         if len(self.headers) != len(raw):
             self._resolve_doubled(raw)
@@ -125,6 +132,13 @@ class Request:
         forwarded = [value for name, value in raw if name == b"x-forwarded-for"]
         if forwarded:
             self.headers[b"x-forwarded-for"] = b", ".join(forwarded)
+
+    def again(self, peer: str, started: float) -> Request:
+        """The request that comes with the same head."""
+        request = object.__new__(Request)
+        request.started, request.peer = started, peer
+        request.caller, request.headers = self.caller, self.headers
+        return request
 
     def header(self, name: bytes) -> str | None:
         """A header's value; None when it was not sent. Bytes beyond ASCII stay distinct."""
