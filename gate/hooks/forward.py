@@ -6,13 +6,19 @@ Traefik (3.3 or newer; `preserveRequestMethod` needs 3.4):
 
     forwardAuth: { address: "https://GATE/v1/hooks/forward", forwardBody: true, maxBodySize: 65536 }
 
-nginx never sends the body; the address has to be in the query or a header
-(`email_header = "X-Signup-Email"` in the [[hook]]), and a refusal is 401 or 403:
+nginx never sends the body, so that the address has to be in the query; a refusal is 401 or 403.
+With `email_header = "X-Signup-Email"` in the [[hook]] (the variable has to be set outside: the
+sub-request has no query of its own):
 
     location = /gate { internal; proxy_pass https://GATE/v1/hooks/forward;
                        proxy_pass_request_body off; proxy_set_header Content-Length "";
-                       proxy_set_header X-Signup-Email $arg_email; }
-    location = /signup { auth_request /gate; auth_request_set $why $upstream_http_x_gate_message; }
+                       proxy_set_header X-Signup-Email $signup_email; }
+    location = /signup { set $signup_email $arg_email; auth_request /gate;
+                         auth_request_set $why $upstream_http_x_gate_message;
+                         error_page 403 = @refused; ... }
+    location @refused { return 422 $why; }
+
+(`$why` is the text; what is beyond ASCII in it is percent-encoded.)
 
 Envoy, ext_authz with http_service: `path_prefix: /v1/hooks/forward`, `with_request_body:
 {max_request_bytes: 8192, allow_partial_message: true}`, `allowed_headers: content-type`, and
@@ -39,7 +45,7 @@ from __future__ import annotations
 
 import json
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from gate.hooks.adapter import Adapter, Asked, Call, Proof, Refused, Said, Why, Wire
 from gate.hooks.generic import templates
@@ -78,7 +84,7 @@ class Forward(Adapter):
     def read(self, call: Call) -> Asked:
         spoken = languages(call.header("accept-language"))
         if self.hook.email_header:
-            return Asked(call.header(self.hook.email_header) or None, spoken)
+            return Asked(_decoded(call.header(self.hook.email_header)), spoken)
         method = call.header("x-forwarded-method") or call.header("x-original-method")
         if method is not None and method.upper() in FETCHED:
             return Asked(None, spoken)
@@ -104,6 +110,13 @@ class Forward(Adapter):
             fields = self.hook.email_at or FIELDS
             return [value for field in fields for value in form_values(whole, field)]
         return []
+
+
+def _decoded(value: str | None) -> str | None:
+    """A header's address; a proxy that took it out of a query may have left it encoded."""
+    if value and "@" not in value and "%40" in value:
+        value = unquote(value)
+    return value or None
 
 
 def _one_of(found: list[str]) -> str | None:

@@ -161,6 +161,8 @@ def test_a_configured_header_counts_alone() -> None:
             for headers, content, status in (
                 ({"x-signup-email": JANE, "x-forwarded-method": "GET"}, b"", 200),
                 ({"x-signup-email": "nobody@example.com", "x-forwarded-method": "GET"}, b"", 403),
+                ({"x-signup-email": "jane%40example.com"}, b"", 200),
+                ({"x-signup-email": "nobody%40example.com"}, b"", 403),
                 ({"x-signup-email": JANE, **FORM}, b"email=nobody%40example.com", 200),
                 (FORM, b"email=nobody%40example.com", 200),
             ):
