@@ -54,7 +54,7 @@ class Worker:
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._running: Counter[str] = Counter()
         self._wake = asyncio.Event()
-        self._sleeps_until = float("-inf")
+        self._sleeps_until = float("inf")
         self._tidied = float("-inf")
         self._turn = 0
         self._loop: asyncio.Task[None] | None = None
@@ -87,7 +87,7 @@ class Worker:
     async def _work(self) -> None:
         while True:
             self._wake.clear()
-            self._sleeps_until = float("-inf")
+            self._sleeps_until = float("inf")
             try:
                 await self._tidy()
                 if await self._begin():

@@ -176,6 +176,7 @@ class Rechecks:
             do=self._recheck,
         )
         self.round = self._worker.round
+        self.wake = self._worker.wake
         self.close = self._worker.close
 
     async def open(self, checker: Checker) -> None:
@@ -223,9 +224,10 @@ class Rechecks:
         self._expected.add(subject)
         waits = verdict.reason is not Reason.TIMEOUT
         within = min(STORE_QUEUE, max(deadline.left(), ANSWER_RESERVE)) if waits else 0.0
+        too_late = deadline.clock() + within
         kept = await self._store.add([job], self._record(promise), within=within)
         self._worker.wake(job.due)
-        late = waits and not kept and self._store.healthy and self._clock() >= now + within
+        late = waits and not kept and self._store.healthy and deadline.clock() >= too_late
         outcome = "kept" if kept else "late" if late else "behind" if not waits else "refused"
         metrics.PROMISES.labels(outcome).inc()
         return not late
