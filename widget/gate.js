@@ -35,8 +35,10 @@ const SERVER_LEAST = 50;
 const HEADROOM = 0.75; // of the time a submit may be held: for the server; the rest is the way
 
 const CSS =
-  ".signup-gate{font-size:.875em}.signup-gate>*{margin:.3em .5em 0 0}.signup-gate button{all:unset;outline:revert;" +
-  "cursor:pointer;text-decoration:underline;overflow-wrap:anywhere}";
+  ".signup-gate{display:grid;grid:auto/auto 1fr;font-size:.875em;overflow-wrap:anywhere}" +
+  ".signup-gate>*{all:unset;grid-column:2;margin-top:.4em}" +
+  ".signup-gate b{grid-area:1/1;margin-inline-end:.5em}.signup-gate b,.signup-gate b+button{font-weight:700}" +
+  ".signup-gate button{outline:revert;cursor:pointer;text-decoration:underline}";
 
 /** @type {Map<HTMLInputElement, Handle>} */
 export const attached = new Map();
@@ -52,8 +54,6 @@ let released;
 export const slip = (email) => {
   const meant = email
     .replace(/@g(mial|mai|amil|mal|nail)\./i, "@gmail.")
-    .replace(/@hotm(ia|a)l\./i, "@hotmail.")
-    .replace(/@yaho(oo)?\./i, "@yahoo.")
     .replace(/(@(gmail|hotmail|yahoo)\.)c(on?|mo?)$/i, "$1com");
   return meant === email ? "" : meant;
 };
@@ -95,7 +95,6 @@ export const attach = (input, options = {}, fallback = {}) => {
   let token = "";
   let tries = 0;
   let slow = false;
-  let role = "status"; // "alert" when a submit was refused
   let muted = false; // the page shows this answer itself
   let insisted = false; // the person wants this address
   let pressing = false; // a click is under way: nothing may move beneath it
@@ -143,7 +142,7 @@ export const attach = (input, options = {}, fallback = {}) => {
 
   // -- painting ----------------------------------------------------------------------------------
 
-  const box = make("div", { className: "signup-gate", id: id, role: role, ariaAtomic: true, dir: "auto", lang: language });
+  const box = make("div", { className: "signup-gate", id: id, role: "status", ariaAtomic: true, dir: "auto", lang: language });
   /** @type {HTMLInputElement} */
   const field = make("input", { type: "hidden", name: opt("responseFieldName", "signup-gate-response") });
   /** @type {HTMLElement | undefined} */
@@ -157,7 +156,7 @@ export const attach = (input, options = {}, fallback = {}) => {
     return made;
   };
   /** @type {(mark: string, text?: string | null) => Node[]} */
-  const line = (mark, text) => [make("b", { ariaHidden: true }, mark), make("span", {}, text || "")];
+  const line = (mark, text) => [make("b", { ariaHidden: true }, mark), ...(text ? [make("span", {}, text)] : [])];
 
   /** What is to be read in the present state. @returns {Node[]} */
   const message = () => {
@@ -183,10 +182,7 @@ export const attach = (input, options = {}, fallback = {}) => {
     field.value = token;
     if (pressing) return;
     const parts = message();
-    if (parts.map((part) => part.textContent).join("") !== box.textContent) {
-      box.role = role;
-      box.replaceChildren(...parts);
-    }
+    if (parts.map((part) => part.textContent).join("") !== box.textContent) box.replaceChildren(...parts);
     const refused = state.name === "blocked" && state.spoken && !muted;
     if (refused || invalid) {
       input.setCustomValidity(refused ? parts[1].textContent || "" : "");
@@ -211,7 +207,7 @@ export const attach = (input, options = {}, fallback = {}) => {
         tell("override", { email: value, reason: answer.reason });
       }
       if (effect === "refuse") {
-        role = "alert";
+        box.role = "alert";
         box.textContent = ""; // to be read out again
         input.focus();
       }
@@ -220,15 +216,15 @@ export const attach = (input, options = {}, fallback = {}) => {
         submit.stopImmediatePropagation();
       }
     }
-    if (state.name !== "checking") {
+    const settled = state.name !== "checking";
+    if (settled) {
       slow = false;
       later("slow");
-      later("giveup");
     }
     if (state.name !== previous) tell("statechange", { state: state.name, previous: previous });
     paint();
     if (after[1].includes("send")) send();
-    if (state.name !== "checking") for (const settle of waiting.splice(0)) settle({ ...answer, state: state.name, token: token });
+    if (settled) for (const settle of waiting.splice(0)) settle({ ...answer, state: state.name, token: token });
   };
 
   const clear = () => {
@@ -236,7 +232,7 @@ export const attach = (input, options = {}, fallback = {}) => {
     running = undefined;
     answer = {};
     token = undo = "";
-    role = "status";
+    box.role = "status";
     tries = 0;
     slow = muted = insisted = false;
     for (const timer in timers) later(timer);
@@ -254,7 +250,7 @@ export const attach = (input, options = {}, fallback = {}) => {
 
   // -- asking ------------------------------------------------------------------------------------
 
-  /** The earlier request is given up: one at a time. @type {(path: string, fields: Record<string, string>) => Promise<Response>} */
+  /** The earlier request is given up: one at a time. @type {(path: string, fields: Record<string, any>) => Promise<Response>} */
   const post = (path, fields) => {
     running?.abort();
     running = new AbortController();
@@ -279,7 +275,7 @@ export const attach = (input, options = {}, fallback = {}) => {
       email: value,
       action: opt("action"),
       cdata: opt("cdata"),
-      timeout_ms: "" + (Math.min(patient || SERVER_LEAST + hold * HEADROOM, PATIENT) | 0),
+      timeout_ms: Math.min(patient || SERVER_LEAST + hold * HEADROOM, PATIENT) | 0,
     });
     const turn = running;
     let status = 0;
@@ -287,9 +283,9 @@ export const attach = (input, options = {}, fallback = {}) => {
       later("slow", SLOW, () => {
         slow = true;
         paint();
+        later("slow", GIVE_UP, () => turn?.abort());
       });
     }
-    later("giveup", GIVE_UP, () => turn?.abort());
     asked
       .then((reply) => {
         status = reply.status;
@@ -428,8 +424,8 @@ export const attach = (input, options = {}, fallback = {}) => {
     if (value && input.willValidate) happen({ type: "submit", hold: hold > 0 && !again }, event);
   });
   on(root, "formdata", (event) => {
-    const data = event.formData;
-    if (event.target === formOf() && !data.get(field.name)) data.set(field.name, token);
+    // Whoever took the hidden field out of the form did not mean the token.
+    if (event.target === formOf() && !field.isConnected) event.formData.set(field.name, token);
   });
   on(root, "reset", (event) => event.target === formOf() && later("reset", 0, reset));
   on(window, "pageshow", (event) => {
@@ -459,7 +455,7 @@ export const attach = (input, options = {}, fallback = {}) => {
         waiting.push(settle);
         happen(answer.decision || !value ? { type: "timeup" } : { type: "ask" });
       }),
-    getResponse: () => token || undefined,
+    getResponse: () => token,
     isExpired: () => state.name === "expired",
     reset: reset,
     remove: () => {

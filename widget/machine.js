@@ -73,7 +73,7 @@ export const next = (state, event) => {
       after.name = event.to;
       if (event.pass) after.pass = 2;
       else if (event.to === "blocked") after.pass = 0;
-      if (after.held && after.pass < 2 && event.to !== "ok" && event.to !== "unknown") refuse();
+      if (after.held && after.pass < 2 && !/ok|un/.test(event.to)) refuse();
       else release();
       break;
     case "fail": // of a request made behind the person's back: what was known stays
@@ -84,7 +84,7 @@ export const next = (state, event) => {
       release();
       break;
     case "expire":
-      if (doubtful || name === "ok" || name === "unknown") after.name = "expired";
+      if (doubtful || /ok|un/.test(name)) after.name = "expired";
       break;
     case "submit":
       if (state.held) effects.push("stop");

@@ -12,16 +12,16 @@ export const UNDO = 4;
 export const OTHER = 5;
 export const DOUBT = 6;
 /** @type {Record<string, number>} */
-export const WHY = { invalid_email: 7, invalid_domain: 8, rejected_email: 9, mailbox_full: 10 };
+export const WHY = { invalid_email: 7, invalid_domain: 8, rejected_email: 8, mailbox_full: 9 };
 
 /** @type {Record<string, string>} */
 export const MESSAGES = {
   en: "Looks good|Checking…|Did you mean {}?|Use this address anyway|Undo",
-  de: "Sieht gut aus|Wird geprüft…|Meinten Sie {}?|Trotzdem verwenden|Rückgängig|Bitte andere Adresse verwenden|Ist die Adresse richtig?|Keine E-Mail-Adresse|Domain ohne E-Mail|Postfach existiert nicht|Postfach voll",
-  fr: "C’est bon|Vérification…|Vouliez-vous dire {} ?|Utiliser quand même|Annuler|Utilisez une autre adresse|Adresse correcte ?|Pas une adresse e-mail|Domaine sans e-mail|Boîte inexistante|Boîte pleine",
-  es: "Todo bien|Comprobando…|¿Quiso decir {}?|Usar igualmente|Deshacer|Use otra dirección|¿Dirección correcta?|No es un e-mail|Dominio sin e-mail|El buzón no existe|Buzón lleno",
-  pt: "Tudo certo|A verificar…|Quis dizer {}?|Usar mesmo assim|Desfazer|Use outro endereço|Endereço correto?|Não é um e-mail|Domínio sem e-mail|A caixa não existe|Caixa cheia",
-  it: "Va bene|Verifica…|Intendevi {}?|Usa comunque|Annulla|Usa un altro indirizzo|Indirizzo corretto?|Non è un’e-mail|Dominio senza e-mail|La casella non esiste|Casella piena",
-  nl: "Ziet er goed uit|Controleren…|Bedoelde u {}?|Toch gebruiken|Herstellen|Gebruik een ander adres|Klopt dit adres?|Geen e-mailadres|Domein zonder e-mail|Mailbox bestaat niet|Mailbox vol",
-  ar: "جيد|جار التحقق…|هل تقصد {}؟|استخدامه رغم ذلك|تراجع|استخدم عنوانا آخر|هل العنوان صحيح؟|ليس عنوان بريد|النطاق بلا بريد|البريد غير موجود|البريد ممتلئ",
+  de: "Sieht gut aus|Wird geprüft…|Meinten Sie {}?|Trotzdem verwenden|Rückgängig|Bitte andere Adresse verwenden|Ist die Adresse richtig?|Keine E-Mail-Adresse|Adresse existiert nicht|Postfach voll",
+  fr: "C’est bon|Vérification…|Vouliez-vous dire {} ?|Utiliser quand même|Annuler|Utilisez une autre adresse|Cette adresse est correcte ?|Pas une adresse e-mail|Cette adresse n’existe pas|Boîte pleine",
+  es: "Todo bien|Comprobando…|¿Quiso decir {}?|Usar igualmente|Deshacer|Use otra dirección|¿Dirección correcta?|No es un e-mail|La dirección no existe|Buzón lleno",
+  pt: "Tudo certo|A verificar…|Quis dizer {}?|Usar mesmo assim|Desfazer|Use outro endereço|Endereço correto?|Não é um e-mail|O endereço não existe|Caixa cheia",
+  it: "Va bene|Verifica…|Intendevi {}?|Usa comunque|Annulla|Usa un altro indirizzo|Indirizzo corretto?|Non è un’e-mail|L’indirizzo non esiste|Casella piena",
+  nl: "Ziet er goed uit|Controleren…|Bedoelde u {}?|Toch gebruiken|Herstellen|Gebruik een ander adres|Klopt dit adres?|Geen e-mailadres|Dit adres bestaat niet|Mailbox vol",
+  ar: "جيد|جار التحقق…|هل تقصد {}؟|استخدامه رغم ذلك|تراجع|استخدم عنوانا آخر|هل العنوان صحيح؟|ليس عنوان بريد|هذا العنوان غير موجود|البريد ممتلئ",
 };

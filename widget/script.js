@@ -13,9 +13,9 @@ const SETTLE = 50; // milliseconds: a page that is being built changes many time
 
 /** @param {HTMLScriptElement} script */
 const start = (script) => {
-  const asked = new URL(script.src).searchParams;
-  const explicit = asked.get("render") === "explicit";
-  const fallback = { url: script.src.split("/v1/")[0], ...script.dataset };
+  const src = script.src;
+  const explicit = /[?&]render=explicit/.test(src);
+  const fallback = { url: src.split("/v1/")[0], ...script.dataset };
   const left = new WeakSet();
   let due = 0;
 
@@ -54,7 +54,7 @@ const start = (script) => {
   new MutationObserver(() => {
     due ||= setTimeout(scan, SETTLE);
   }).observe(document, { childList: true, subtree: true });
-  /** @type {any} */ (window)[asked.get("onload") || ""]?.();
+  /** @type {any} */ (window)[src.split("onload=")[1]?.split("&")[0]]?.();
 };
 
 if (!("SignupGate" in window)) start(/** @type {HTMLScriptElement} */ (document.currentScript));

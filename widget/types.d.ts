@@ -59,7 +59,7 @@ export interface Handle {
   readonly input: HTMLInputElement;
   /** Check the present value, if it was not. Never rejects. */
   check(): Promise<Outcome>;
-  getResponse(): string | undefined;
+  getResponse(): string;
   isExpired(): boolean;
   /** Forget the answer. */
   reset(): void;

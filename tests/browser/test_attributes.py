@@ -178,7 +178,7 @@ def test_explicit_rendering(tab: Tab) -> None:
     assert tab.page.evaluate("SignupGate.isExpired(id)") is False
     tab.page.evaluate("SignupGate.reset(id)")
     tab.state("idle")
-    assert tab.page.evaluate("SignupGate.getResponse(id)") is None
+    assert tab.page.evaluate("SignupGate.getResponse(id)") == ""
     tab.page.evaluate("SignupGate.execute(id)")
     tab.state("ok")
     tab.page.evaluate("SignupGate.remove(id)")

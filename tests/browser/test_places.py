@@ -253,12 +253,12 @@ def test_composition_is_waited_for(tab: Tab) -> None:
 @pytest.mark.parametrize(
     ("lang", "locale", "text"),
     [
-        ("de", "en-US", "Postfach existiert nicht"),
-        ("fr-CA", "en-US", "Boîte inexistante"),
-        ("", "es-MX", "El buzón no existe"),
-        ("xx", "pt-BR", "A caixa não existe"),
+        ("de", "en-US", "Adresse existiert nicht"),
+        ("fr-CA", "en-US", "Cette adresse n’existe pas"),
+        ("", "es-MX", "La dirección no existe"),
+        ("xx", "pt-BR", "O endereço não existe"),
         ("xx", "xx-XX", "This mailbox does not exist."),
-        ("it", "de-DE", "La casella non esiste"),
+        ("it", "de-DE", "L’indirizzo non esiste"),
     ],
 )
 def test_the_language_of_the_page_and_then_of_the_browser(
@@ -282,7 +282,7 @@ def test_a_small_screen_a_right_to_left_page_and_a_dark_one(
     tab.open(lang="ar", root='dir="rtl"')
     tab.email.fill(NOBODY)
     tab.leave()
-    expect(tab.status).to_contain_text("البريد غير موجود", timeout=SOON)
+    expect(tab.status).to_contain_text("هذا العنوان غير موجود", timeout=SOON)
     tab.shot("phone-rtl-blocked")
     long = "a-rather-long-name.with-many-parts.and-a-tag+newsletter-2026@gmial.com"
     tab.open()

@@ -17,5 +17,5 @@ export async function signup(input: HTMLInputElement): Promise<string | undefine
   if (outcome.state === "blocked") return outcome.reason;
   gate.remove();
   window.SignupGate?.render("#email", { appearance: "problems-only" });
-  return gate.getResponse();
+  return gate.getResponse() || undefined;
 }
