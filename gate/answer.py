@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct
 
 from gate.address import Address, Fault
 from gate.flags import Flags
@@ -18,8 +19,7 @@ _DOMAIN_FAILS = frozenset({Reason.INVALID_DOMAIN})
 _MX_FAILS = frozenset({Reason.NO_MX, Reason.NULL_MX, Reason.MX_UNROUTABLE})
 
 
-@dataclass(frozen=True, slots=True)
-class Cached:
+class Cached(Struct, frozen=True, gc=False):
     """Ages in seconds of remembered facts; None: looked up now, or not at all."""
 
     mx: float | None = None
@@ -27,22 +27,25 @@ class Cached:
     mailbox: float | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, kw_only=True, gc=False):
     """The answer to one check. Facts are True, False, or None for *not determined*.
 
     `email` is what the caller typed and goes back to nobody else. `smtp` is stage, code and
     enhanced code of the reply the verdict rests on. `provider` is the name in providers.toml.
+
+    Answers of one `kind`, where there is one, differ in nothing but id, email, address, when the
+    verdict was found, the texts of suggestion, MX and provider, ages and times: what a surface
+    makes of the rest, it can make once.
     """
 
     id: str
-    email: str = field(repr=False)
+    email: str
     address: Address | None
     fault: Fault | None
     verdict: Verdict
     decision: Decision
     flags: Flags | None
-    did_you_mean: str | None = field(repr=False)
+    did_you_mean: str | None
     accept_all: bool | None
     mx_record: str | None
     provider: str | None
@@ -52,6 +55,10 @@ class Answer:
     trace: Trace
     duration_ms: int = 0
     budget_ms: int = 0
+    kind: object | None = None
+
+    def __repr__(self) -> str:
+        return f"Answer({self.id!r}, {self.address!r}, {self.verdict!r}, {self.decision!r})"
 
     @property
     def checks(self) -> dict[str, Check]:

@@ -85,6 +85,8 @@ def match(exact: str, domain: str, policy: Policy) -> Flag | None:
     An entry with an `@` is a whole address, one without is a domain and all below it. Entries are
     compared without regard to case.
     """
+    if not policy.allow and not policy.deny:
+        return None
     if _listed(exact, domain, policy.allow):
         return Flag.ALLOWED_BY_RULE
     if _listed(exact, domain, policy.deny):

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dns", "store"),
     ("smtp.session", "smtp.probe"),
     ("verdict", "policy"),
-    ("memory", "answer", "checker"),
+    ("memory", "kept", "answer", "checker"),
     ("testing", "metrics"),
     ("seal", "jobs", "recheck", "webhooks"),
     ("sandbox",),
