@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from gate.settings import parse
-from tests.hooks.packages import installed
+from tests.hooks.packages import installed, lacking
 from tests.test_server import serving
 
 pytestmark = [
@@ -43,7 +43,7 @@ def postgres(folder: Path) -> Iterator[str]:
     """A database of its own; PostgreSQL refuses to be root."""
     homes = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not homes:
-        pytest.skip("there is no PostgreSQL")
+        lacking("PostgreSQL")
     user = "postgres" if os.geteuid() == 0 else None
     if user is not None:
         account = pwd.getpwnam(user)
