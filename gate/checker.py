@@ -13,13 +13,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple, Protocol
-
-from cachetools import LRUCache
 
 from gate import address as addresses
 from gate import flags as flagging
@@ -53,7 +51,8 @@ PROMISED = frozenset({Reason.GREYLISTED, Reason.DEFERRED, Reason.TIMEOUT})
 """Verdicts after which the gate asks again by itself."""
 KINDS_MOST = 1024
 """Kinds of remembered answers made ready: site, verdict, reply's code and flags tell them apart."""
-ROUTES_MOST = 20_000
+IDS_AT_ONCE = 64
+ROUTES_MOST = 4096
 """Routes whose hosts' names were understood."""
 
 
@@ -148,7 +147,7 @@ class Checker:
         self._clock = clock
         self._wall = wall
         self._flights: dict[tuple[str, str], Flight] = {}
-        self._facts_held: LRUCache[str, tuple[MailRoute, RouteFacts]] = LRUCache(ROUTES_MOST)
+        self._facts_held: dict[str, tuple[MailRoute, RouteFacts]] = {}
         self._background: set[asyncio.Task[object]] = set()
         self._answers = KeptAnswers(clock)
         self._moulds: dict[tuple[object, ...], Answer] = {}
@@ -186,16 +185,18 @@ class Checker:
             log.exception("a check failed for a reason of our own")
             known = self._said(Reason.UNEXPECTED_ERROR)
         answer = self._answer(check_id, email, parsed, site, known, trace)
-        return self._given(answer, site, started, deadline)
+        answer.duration_ms = round((self._clock() - started) * 1000)
+        answer.budget_ms = round((deadline.at - started) * 1000)
+        self._answers.put(site.name, answer)
+        return answer
 
     def recall(
-        self, email: str, *, site: Site, deadline: Deadline, max_age: float | None = None
+        self, email: str, *, site: Site, budget_ms: int, max_age: float | None = None
     ) -> Answer | None:
         """The answer, if memory alone gives one at once; None: `check` has to be awaited.
 
         Not awaiting saves a remembered check a task and a turn of the event loop: half its time.
         """
-        started = self._clock()
         try:
             parsed = addresses.parse(email)
             if isinstance(parsed, Fault):
@@ -210,7 +211,9 @@ class Checker:
         except Exception:
             log.exception("a remembered check failed for a reason of our own")
             return None
-        return self._given(answer, site, started, deadline)
+        answer.budget_ms = budget_ms
+        self._answers.put(site.name, answer)
+        return answer
 
     def _recalled(self, address: Address, site: Site, max_age: float | None) -> Answer | None:
         """The answer that rests on a remembered verdict, but for who asked and when."""
@@ -269,13 +272,6 @@ class Checker:
             self._moulds.clear()
         self._moulds[kind] = mould
         return mould
-
-    def _given(self, answer: Answer, site: Site, started: float, deadline: Deadline) -> Answer:
-        """The answer, with its times, kept for whoever asks again by its id."""
-        answer.duration_ms = round((self._clock() - started) * 1000)
-        answer.budget_ms = round((deadline.at - started) * 1000)
-        self._answers.put(site.name, answer)
-        return answer
 
     async def prefetch(self, domain: str) -> None:
         """Look the domain's route up, so that the check to come finds it remembered."""
@@ -560,6 +556,8 @@ class Checker:
             provider.name if provider else None,
             flagging.disposable_by_mx(names),
         )
+        if len(self._facts_held) >= ROUTES_MOST:
+            self._facts_held.clear()
         self._facts_held[route.domain] = route, facts
         return facts
 
@@ -622,8 +620,15 @@ class Checker:
         )
 
 
-def _new_id() -> str:
-    return "chk_" + secrets.token_hex(16)
+def _ids() -> Iterator[str]:
+    """Unguessable ids; the system is asked for randomness once for many."""
+    while True:
+        digits = secrets.token_hex(16 * IDS_AT_ONCE)
+        for at in range(0, len(digits), 32):
+            yield "chk_" + digits[at : at + 32]
+
+
+_new_id = _ids().__next__
 
 
 def _accepts_all(finding: Finding) -> bool | None:

@@ -19,9 +19,12 @@ whatever was remembered.
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from binascii import Error as Base64Error
+from binascii import b2a_base64
 from enum import StrEnum
+from functools import lru_cache
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -36,6 +39,9 @@ HASH_OCTETS: Final = 16
 """128 bits of an address's keyed hash: no two addresses of one site meet by chance."""
 _SEAL_CHARACTERS: Final = 43
 """32 octets in unpadded base64."""
+_BLOCK_OCTETS: Final = 64
+"""SHA-256 takes its input in blocks of so many."""
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _REMEMBERED_KEYS: Final = 1024
 """Derived keys kept: a few for each site."""
 
@@ -68,12 +74,35 @@ class TokenFault(StrEnum):
     EXPIRED = "expired"
 
 
+class Seal:
+    """HMAC-SHA-256 (RFC 2104) under one key, whose own two blocks are hashed once.
+
+    The standard library hashes them again for each message: 2.1 µs a token instead of 1.1.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        """`key` has at most the 64 octets of one block, as all derived keys have."""
+        block = key.ljust(_BLOCK_OCTETS, b"\0")
+        self._inner = sha256(bytes(octet ^ 0x36 for octet in block))
+        self._outer = sha256(bytes(octet ^ 0x5C for octet in block))
+
+    def of(self, message: bytes) -> bytes:
+        """The 32 octets that seal `message`."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
 class Keys:
     """Every key of the gate, derived from one master key of 32 octets."""
 
     def __init__(self, master: bytes) -> None:
         self._master = master
         self._derived: dict[tuple[str, str], bytes] = {}
+        self._seals: dict[tuple[str, str], Seal] = {}
         self._latest: tuple[str, str, bytes] = ("", "", b"")
 
     def derive(self, site: str, purpose: str) -> bytes:
@@ -91,6 +120,15 @@ class Keys:
         extracted = hmac.digest(b"signup-gate", self._master, "sha256")
         return hmac.digest(extracted, info + b"\x01", "sha256")
 
+    def seal(self, site: str, purpose: str) -> Seal:
+        """HMAC under the key of one site and purpose."""
+        seal = self._seals.get((site, purpose))
+        if seal is None:
+            if len(self._seals) >= _REMEMBERED_KEYS:
+                self._seals.clear()
+            seal = self._seals[site, purpose] = Seal(self.derive(site, purpose))
+        return seal
+
     def address_hash(self, site: str, exact: str) -> bytes:
         """The keyed hash that stands for `Address.exact` at one site wherever it is kept.
 
@@ -99,8 +137,8 @@ class Keys:
         latest = self._latest
         if latest[1] == exact and latest[0] == site and latest[2]:
             return latest[2]
-        key = self.derive(site, "address")
-        found = hmac.digest(key, exact.encode("utf-8", "surrogatepass"), "sha256")[:HASH_OCTETS]
+        octets = exact.encode("utf-8", "surrogatepass")
+        found = self.seal(site, "address").of(octets)[:HASH_OCTETS]
         # One check asks three times: for its memory, its token, its log line.
         self._latest = (site, exact, found)
         return found
@@ -108,9 +146,9 @@ class Keys:
 
 def mint(keys: Keys, claims: Claims) -> str:
     """A token that says `claims`. Some three microseconds."""
-    body = f"{VERSION}.{_encode(claims.site.encode())}.{_encode(_pack(claims))}"
-    seal = hmac.digest(keys.derive(claims.site, "token"), body.encode(), "sha256")
-    return f"{body}.{_encode(seal)}"
+    body = _head(claims.site) + _unpadded(_pack(claims))
+    seal = keys.seal(claims.site, "token").of(body)
+    return (body + b"." + _unpadded(seal)).decode()
 
 
 def open_token(keys: Keys, text: str, now: float) -> Claims | TokenFault:
@@ -147,8 +185,15 @@ def _prefixed(part: str) -> bytes:
     return len(octets).to_bytes(4, "big") + octets
 
 
-def _encode(octets: bytes) -> str:
-    return urlsafe_b64encode(octets).rstrip(b"=").decode()
+@lru_cache(maxsize=_REMEMBERED_KEYS)
+def _head(site: str) -> bytes:
+    """What every token of a site begins with."""
+    return b"%s.%s." % (VERSION.encode(), _unpadded(site.encode()))
+
+
+def _unpadded(octets: bytes) -> bytes:
+    """Unpadded URL-safe base64."""
+    return b2a_base64(octets, newline=False).translate(_URL_SAFE).rstrip(b"=")
 
 
 def _decode(text: str) -> bytes | None:
@@ -157,7 +202,7 @@ def _decode(text: str) -> bytes | None:
         octets = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except (Base64Error, ValueError):
         return None
-    return octets if _encode(octets) == text else None
+    return octets if _unpadded(octets) == text.encode() else None
 
 
 def _text(octets: bytes | None) -> str | None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gate.address import Address, parse
-from gate.token import Claims, Keys, TokenFault, mint, open_token
+from gate.token import Claims, Keys, Seal, TokenFault, mint, open_token
 
 KEYS = Keys(bytes(range(32)))
 NOW = 1_800_000_000.0
@@ -210,3 +210,8 @@ def test_more_sites_than_keys_are_kept_for() -> None:
     for number in range(2000):
         keys.derive(f"site {number}", "token")
     assert keys.derive("shop", "token") == before == keys.derive_anew("shop", "token")
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=300))
+def test_a_seal_is_hmac_sha256(key: bytes, message: bytes) -> None:
+    assert Seal(key).of(message) == hmac.digest(key, message, "sha256")

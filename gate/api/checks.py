@@ -75,7 +75,7 @@ class Checks:
             answer = self._engine.checker.recall(
                 body.email,
                 site=caller.tenant.site,
-                deadline=self._deadline(ask),
+                budget_ms=budget_ms,
                 max_age=body.max_age,
             )
             if answer is not None:

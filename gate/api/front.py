@@ -120,7 +120,8 @@ class Front:
         head = self._heads.get(sha256(octets).digest())
         if head is None or head.routes is not self.routes:
             return None
-        return head._replace(request=head.request.again(peer, head.routes.clock()))
+        request = head.request.again(peer, head.routes.clock())
+        return Head(head.routes, head.handler, request, head.length)
 
     def learn(self, octets: bytes, head: Head) -> None:
         """Know a head again that was answered. Neither its octets nor its key are kept."""
