@@ -17,12 +17,13 @@ from gate.api.front import Front, Routes
 from gate.api.guard import Guard
 from gate.api.hooks import Hooks
 from gate.api.journal import Journal
-from gate.api.ops import ON_ERROR, Ops, describe
+from gate.api.ops import ON_ERROR, Ops, describe, has_page
 from gate.api.peer import Peers
 from gate.api.quota import Quota
 from gate.api.service import Service
 from gate.api.sites import Tenants, refuse_open_development, tenants_of
 from gate.api.siteverify import Siteverify
+from gate.api.tryout import TryOut
 from gate.engine import Engine, open_engine
 from gate.hooks.registry import Registry
 from gate.settings import Settings
@@ -63,7 +64,8 @@ class App:
                 store_healthy=lambda: engine.store.healthy,
             )
             hooks = Hooks(service, self._registry)
-            self.front.routes = _routes(service, checks, Siteverify(service), hooks, Ops(engine))
+            siteverify, ops = Siteverify(service), Ops(engine)
+            self.front.routes = _routes(service, checks, siteverify, hooks, ops)
             engine.start()
             try:
                 yield engine
@@ -90,6 +92,7 @@ class App:
 def _routes(
     service: Service, checks: Checks, siteverify: Siteverify, hooks: Hooks, ops: Ops
 ) -> Routes:
+    tryout = TryOut(service, siteverify, there=has_page(service.engine))
     cold = Starlette(
         routes=[
             Route("/v1/checks/{id}", checks.find),
@@ -99,6 +102,7 @@ def _routes(
             Route("/v1/gate.js", script.serve),
             Route("/v1/gate.json", script.describe),
             Route("/", ops.page),
+            Route("/try", tryout.receive, methods=["POST"]),
         ],
         exception_handlers=ON_ERROR,
     )

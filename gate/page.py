@@ -1,8 +1,8 @@
-"""The page at `/` in development and sandbox mode: a signup field to try the gate with.
+"""The page at `/` in development and sandbox mode: a signup form with the real widget on it.
 
-What it promises: one self-contained document that loads nothing; every value that is put in is
-escaped; style and script are allowed by their hashes, so that the page runs under `POLICY`, the
-strictest Content-Security-Policy it can have. It knows the public key only.
+What it promises: one self-contained document that loads nothing but the widget, by its hash; every
+value that is put in is escaped; style and script are allowed by their hashes, so that the page runs
+under `policy()`, the strictest Content-Security-Policy it can have. It knows the public key only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import shlex
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Final
 from gate.reason import VERDICT_OF
 from gate.sandbox import EXAMPLES, Example
 from gate.settings import Settings
+from gate.widget import Script
 
 ASSETS: Final = Path(__file__).parent / "assets"
 GROUPS: Final = (
@@ -45,14 +45,15 @@ def policy() -> str:
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src {_hash(_asset('page.js'))}",
+            f"script-src 'self' {_hash(_asset('page.js'))}",
             f"style-src {_hash(_asset('page.css'))}",
             "connect-src 'self'",
             "img-src data:",
             "base-uri 'none'",
-            "form-action 'none'",
+            "form-action 'self'",
             "frame-ancestors 'none'",
             "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
         )
     )
 
@@ -68,14 +69,18 @@ def headers() -> list[tuple[bytes, bytes]]:
     ]
 
 
-def render(settings: Settings, site_key: str) -> bytes:
+def render(settings: Settings, site_key: str, script: Script) -> bytes:
     """The page for a site, in UTF-8. `site_key` is the public key; never hand it a secret."""
     on = settings.sandbox.enabled
     values = {
         "mode": "sandbox" if on else "development",
         "sitekey": escape(site_key),
+        "src": escape(script.path),
+        "integrity": escape(script.integrity),
+        "size": f"{len(script.gzipped) / 1024:.1f} KB",
         "world": _world() if on else _WORLD_OFF,
-        "curl": escape(curl(settings, site_key)),
+        "tag": escape(tag(settings, site_key)),
+        "curl": escape(curl(settings)),
         "style": _asset("page.css"),
         "script": _asset("page.js"),
     }
@@ -83,11 +88,25 @@ def render(settings: Settings, site_key: str) -> bytes:
     return page.encode("utf-8")
 
 
-def curl(settings: Settings, site_key: str, email: str = "jane@inbox.test") -> str:
-    """A command line that asks the same as the page does."""
-    url = f"http://{settings.server.host}:{settings.server.port}/v1/check"
-    fields = (f"email={email}", f"sitekey={site_key}")
-    return " ".join(("curl", url, *(f"-d {shlex.quote(field)}" for field in fields)))
+def tag(settings: Settings, site_key: str) -> str:
+    """What a page of one's own takes over."""
+    return f'<script src="{_url(settings)}/v1/gate.js" data-sitekey="{site_key}" defer></script>'
+
+
+def curl(settings: Settings) -> str:
+    """What a server of one's own asks when the form arrives."""
+    fields = ("secret=sk_…", "response=$signup_gate_response", "email=$email")
+    return " ".join(
+        (
+            f"curl {_url(settings)}/v1/siteverify",
+            *(f'--data-urlencode "{field}"' for field in fields),
+        )
+    )
+
+
+def _url(settings: Settings) -> str:
+    host = settings.server.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
 
 
 _WORLD_OFF: Final = """\

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -9,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gate import metrics, page
+from gate import metrics, page, widget
 from gate.api import openapi
 from gate.api.problems import KINDS, Problem
 from gate.api.reply import JSON, SAFE, Headers, Reply
@@ -47,10 +50,16 @@ class Ops:
     async def page(self, request: Request) -> Response:
         """GET /: the page to try it, in development and sandbox mode only."""
         engine = self._engine
-        if engine.development_secret is None and not engine.settings.sandbox.enabled:
+        if not has_page(engine):
             raise Problem("not_found")
-        html = page.render(engine.settings, engine.sites[0].site_key)
+        script = await asyncio.to_thread(widget.script)
+        html = page.render(engine.settings, engine.sites[0].site_key, script)
         return respond(200, html, page.headers())
+
+
+def has_page(engine: Engine) -> bool:
+    """Whether the try-out page is there."""
+    return engine.development_secret is not None or engine.settings.sandbox.enabled
 
 
 async def describe(request: Request) -> Response:
@@ -86,6 +95,6 @@ async def _metrics(request: Request) -> Response:
     return respond(200, metrics.render(), [(b"content-type", metrics.CONTENT_TYPE.encode()), *SAFE])
 
 
-def admin() -> Starlette:
+def admin(routes: Sequence[Route] = ()) -> Starlette:
     """The application of the admin listener, which is on loopback and nowhere else."""
-    return Starlette(routes=[Route("/metrics", _metrics)], exception_handlers=ON_ERROR)
+    return Starlette(routes=[Route("/metrics", _metrics), *routes], exception_handlers=ON_ERROR)

@@ -103,23 +103,33 @@ class Siteverify:
 
     async def __call__(self, request: Request, raw: bytes) -> Reply:
         """Answer one call. Raises `Problem` only for 415 and 429."""
-        tenant: Tenant | None = None
         try:
             body = _read(request, raw)
-            tenant = self._tenant(request, body)
-            self._guard.charge(tenant)
-            told = await self._verify(request, body, tenant)
+            told = await self.verify(request, body, self._tenant(request, body))
         except Refused as refused:
-            told = SiteverifyAnswer(success=False, error_codes=[str(refused)])
-            self._note(request, tenant, told, None, None)
+            told = self._refused(request, None, str(refused))
+        headers = [*JSON, (b"x-request-id", self._service.request_id().encode())]
+        return Reply(200, encode(told), headers)
+
+    async def verify(
+        self, request: Request, body: SiteverifyBody, tenant: Tenant
+    ) -> SiteverifyAnswer:
+        """What a call of the site's server is told. Raises `Problem` only for 429."""
+        try:
+            self._guard.charge(tenant)
+            return await self._verify(request, body, tenant)
+        except Refused as refused:
+            return self._refused(request, tenant, str(refused))
         except Problem:
             raise
         except Exception as error:
             report(error)
-            told = SiteverifyAnswer(success=False, error_codes=[INTERNAL])
-            self._note(request, tenant, told, None, None)
-        headers = [*JSON, (b"x-request-id", self._service.request_id().encode())]
-        return Reply(200, encode(told), headers)
+            return self._refused(request, tenant, INTERNAL)
+
+    def _refused(self, request: Request, tenant: Tenant | None, code: str) -> SiteverifyAnswer:
+        told = SiteverifyAnswer(success=False, error_codes=[code])
+        self._note(request, tenant, told, None, None)
+        return told
 
     async def _verify(
         self, request: Request, body: SiteverifyBody, tenant: Tenant

@@ -1,162 +1,149 @@
 "use strict";
 (() => {
-  const PAUSE_MS = 400; // how long typing must rest before the gate is asked
-  const AGAIN_MS = 2000; // an answer that is not final is asked again after this …
-  const AGAIN_MOST = 5; // … so many times
   const form = document.getElementById("signup");
   const input = document.getElementById("email");
-  const message = document.getElementById("message");
-  const suggestion = document.getElementById("suggestion");
-  const mark = document.querySelector("#mark use");
-  const hint = message.textContent;
   const show = (id) => document.getElementById(id);
-  let timer = 0;
-  let running = null;
-  let asked = "";
-  let last = null;
+  const LINES = 5; // of events: the newest
+  let typedAt = 0;
+  let pausedAt = 0;
 
-  function state(name) {
-    form.dataset.state = name;
-    if (name === "block") input.setAttribute("aria-invalid", "true");
-    else input.removeAttribute("aria-invalid");
-    if (name === "allow" || name === "warn" || name === "block") mark.setAttribute("href", "#s-" + name);
+  const say = (id, text) => (show(id).textContent = text ?? "–");
+  const ms = (since) => Math.round(performance.now() - since) + " ms";
+
+  function chip(id, kind, text) {
+    show(id).className = "chip " + kind;
+    show(id).textContent = text;
   }
 
-  function clear() {
-    clearTimeout(timer);
-    if (running) running.abort();
-    running = null;
-    asked = "";
-    last = null;
-    message.textContent = input.value ? "" : hint;
-    suggestion.hidden = true;
-    state("idle");
-    forget();
+  function note(text) {
+    const line = document.createElement("li");
+    const at = document.createElement("b");
+    at.textContent = "+" + ms(typedAt);
+    line.append(at, text);
+    show("events").append(line);
+    while (show("events").children.length > LINES) show("events").firstChild.remove();
   }
 
-  // What was said of one address must not stand beside the next.
-  function forget() {
-    show("decision").replaceChildren("–");
-    for (const id of ["reason", "final", "took"]) show(id).textContent = "–";
-    show("raw").textContent = "POST /v1/check";
+  function serverForgets(text) {
+    chip("success", "idle", "not asked");
+    for (const id of ["v-decision", "v-result", "v-reason", "v-bound"]) say(id);
+    say("took", "");
+    say("v-raw", "POST /v1/siteverify");
+    say("note", text);
+    say("done", "");
   }
 
-  function chip(decision) {
-    const box = document.createElement("span");
-    box.className = "chip " + decision;
-    const icon = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-    icon.setAttribute("aria-hidden", "true");
-    use.setAttribute("href", "#s-" + decision);
-    icon.append(use);
-    box.append(icon, decision);
-    return box;
-  }
-
-  function tell(answer, took) {
-    last = answer;
-    const sure = answer.reason !== "unconfirmed" && answer.reason !== "timeout" && answer.reason !== "throttled";
-    state(answer.decision === "allow" && !sure ? "unknown" : answer.decision);
-    const good = sure ? "This address can receive mail." : "Nothing was proved: the person is let in.";
-    message.textContent = answer.message || (answer.decision === "allow" ? good : "");
-    suggestion.hidden = !answer.did_you_mean;
-    suggestion.textContent = answer.did_you_mean ? "Did you mean " + answer.did_you_mean + "?" : "";
-    suggestion.dataset.address = answer.did_you_mean || "";
-    show("decision").replaceChildren(chip(answer.decision));
-    show("reason").textContent = answer.reason;
-    show("took").textContent = took + " ms";
-    show("raw").textContent = JSON.stringify(answer, null, 2);
-  }
-
-  function fail(text) {
-    state("idle");
-    message.textContent = text;
-    forget();
-  }
-
-  async function ask(email, again) {
-    if (running) running.abort();
-    const turn = (running = new AbortController());
-    asked = email;
-    if (again === 0) state("checking");
-    const began = performance.now();
-    try {
-      const body = new URLSearchParams({ email, sitekey: form.dataset.sitekey });
-      const reply = await fetch("/v1/check", { method: "POST", body, signal: turn.signal, credentials: "omit" });
-      const answer = await reply.json();
-      if (turn !== running) return;
-      running = null;
-      if (!reply.ok) return fail("The gate refused the call: " + (answer.detail || answer.title || reply.status));
-      tell(answer, Math.round(performance.now() - began));
-      const more = !answer.final && again < AGAIN_MOST;
-      show("final").textContent = answer.final ? "yes" : more ? "no, asking again" : "no";
-      if (more) timer = setTimeout(() => ask(email, again + 1), AGAIN_MS);
-    } catch (error) {
-      if (turn !== running) return;
-      running = null;
-      fail("The gate could not be reached. A real form would let the person in.");
-    }
-  }
-
-  function current() {
-    for (const button of document.querySelectorAll("[data-address]")) {
-      if (button === suggestion) continue;
-      button.setAttribute("aria-current", String(button.dataset.address === input.value.trim()));
-    }
-  }
-
-  function take(address) {
-    input.value = address;
-    clear();
-    current();
-    ask(address, 0);
-  }
+  // -- what the browser saw: the widget's own events ------------------------------------------------
 
   input.addEventListener("input", () => {
-    clear();
-    current();
-    const email = input.value.trim();
-    if (email.includes("@")) timer = setTimeout(() => ask(email, 0), PAUSE_MS);
-  });
-
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const email = input.value.trim();
-    if (!email) return input.focus();
-    clearTimeout(timer);
-    if (asked !== email || !last) await ask(email, AGAIN_MOST);
-    if (!last) return;
-    if (last.decision === "allow") message.textContent = "The signup would go through now.";
-    if (last.decision === "block") input.focus();
-    if (last.decision === "warn" && form.dataset.warned === email) message.textContent = "The signup would go through now.";
-    form.dataset.warned = last.decision === "warn" ? email : "";
-  });
-
-  suggestion.addEventListener("click", () => {
-    take(suggestion.dataset.address);
-    input.focus();
-  });
-
-  document.querySelector(".world").addEventListener("click", (event) => {
-    const button = event.target.closest("button[data-address]");
-    if (!button) return;
-    take(button.dataset.address);
-    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (!window.matchMedia("(min-width: 60rem)").matches) {
-      form.scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
+    typedAt = pausedAt = performance.now();
+    show("events").replaceChildren();
+    for (const id of ["decision", "reason", "meant", "final"]) say(id);
+    say("shown", "");
+    say("raw", "nothing yet");
+    serverForgets("It calls siteverify when the form arrives: one request, and the newest verdict, even if the page never saw it.");
+    for (const button of document.querySelectorAll("[data-address]")) {
+      button.setAttribute("aria-current", String(button.dataset.address === input.value.trim()));
     }
   });
 
-  const command = show("curl");
-  command.textContent = command.textContent.replace(/https?:\/\/[^/]+/, window.location.origin);
+  input.addEventListener("gate:statechange", (event) => {
+    const state = event.detail.state;
+    chip("state", state, state);
+    if (state === "checking") {
+      pausedAt = performance.now();
+      note("asks the gate");
+    }
+  });
 
+  input.addEventListener("gate:result", (event) => {
+    const answer = event.detail;
+    note("answer: " + answer.reason + (answer.final ? "" : ", a better one may follow"));
+    say("decision", answer.decision);
+    say("reason", answer.reason);
+    say("meant", answer.did_you_mean);
+    say("final", answer.final ? "yes" : "no, asked again");
+    say("raw", JSON.stringify(answer, null, 2));
+    requestAnimationFrame(() => say("shown", "shown " + ms(pausedAt) + " after asking"));
+  });
+
+  for (const [type, text] of [
+    ["suggestion-accepted", "suggestion taken"],
+    ["override", "the person insists"],
+    ["expire", "the token expired"],
+    ["error", "the gate could not be asked: the form goes through"],
+  ]) {
+    input.addEventListener("gate:" + type, () => note(text));
+  }
+
+  // -- what the server saw: this page's own, which asks siteverify ------------------------------------
+
+  async function send(data) {
+    const began = performance.now();
+    note("the form is sent");
+    try {
+      const reply = await fetch(form.action, { method: "POST", body: new URLSearchParams(data), credentials: "omit" });
+      const told = await reply.json();
+      if (!reply.ok) throw told;
+      const answer = told.siteverify;
+      const kind = answer.success ? "allow" : "block";
+      chip("success", kind, answer.success ? "success" : answer["error-codes"].join(", "));
+      say("took", "siteverify took " + told.milliseconds + " ms");
+      say("v-decision", answer.decision);
+      say("v-result", answer.result);
+      say("v-reason", answer.reason);
+      say("v-bound", answer.hostname ? [answer.hostname, answer.action].filter(Boolean).join(", ") : null);
+      say("v-raw", JSON.stringify(answer, null, 2));
+      say("note", told.token ? "The token was for this address, this page and this action. It is spent now: a second call says timeout-or-duplicate." : "There was no token: the address was checked now.");
+      say("done", answer.success ? "Your server lets this signup in." : "Your server turns this signup away.");
+      note("your server answered after " + ms(began));
+    } catch (problem) {
+      chip("success", "idle", "no answer");
+      say("note", problem.detail || "The server could not be reached.");
+    }
+  }
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (input.value.trim()) send(new FormData(form));
+    else input.focus();
+  });
+
+  show("bare").addEventListener("click", () => {
+    if (!input.value.trim()) return input.focus();
+    const data = new FormData(form);
+    data.delete("signup-gate-response");
+    send(data);
+  });
+
+  // -- the list -----------------------------------------------------------------------------------
+
+  show("world").addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-address]");
+    if (!button) return;
+    input.focus({ preventScroll: true });
+    input.value = button.dataset.address;
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+    input.blur(); // as if somebody had typed it and gone on
+    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (!window.matchMedia("(min-width: 64rem)").matches) {
+      form.scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
+    } else {
+      button.focus({ preventScroll: true });
+    }
+  });
+
+  for (const id of ["tag", "curl"]) {
+    show(id).textContent = show(id).textContent.replaceAll(/https?:\/\/[\w.:[\]]+/g, window.location.origin);
+  }
   if (navigator.clipboard) {
-    const copy = show("copy");
-    copy.hidden = false;
-    copy.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(command.textContent);
-      copy.textContent = "Copied";
-      setTimeout(() => (copy.textContent = "Copy"), AGAIN_MS);
-    });
+    for (const button of document.querySelectorAll("[data-copy]")) {
+      button.hidden = false;
+      button.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(show(button.dataset.copy).textContent);
+        button.textContent = "Copied";
+        setTimeout(() => (button.textContent = "Copy"), 2000);
+      });
+    }
   }
 })();
