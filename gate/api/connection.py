@@ -63,6 +63,7 @@ class Phase(Enum):
 
 
 _BETWEEN: Final = (Phase.IDLE, Phase.FRESH)
+_COLON: Final = b": "
 _HEAD_END: Final = b"\r\n\r\n"
 _LIMITS: Final = {
     Phase.FRESH: HTTP_HEADERS,
@@ -392,9 +393,11 @@ class Connection(HttpToolsProtocol):
             self.house.waiting.move_to_end(self)
 
     def _write(self, reply: Reply, *, close: bool) -> None:
-        lines = [STATUS_LINE[reply.status][:-2]]
-        lines += [name + b": " + value for name, value in self.house.default_headers]
-        lines += [name + b": " + value for name, value in reply.headers]
+        lines = [
+            STATUS_LINE[reply.status][:-2],
+            *map(_COLON.join, self.house.default_headers),
+            *map(_COLON.join, reply.headers),
+        ]
         if reply.status != 204:
             lines.append(b"content-length: %d" % len(reply.body))
         if close:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from typing import Final, NamedTuple
 
 import msgspec
@@ -25,7 +25,7 @@ from gate.answer import Answer
 from gate.budget import LOG_FLUSH
 from gate.reason import Choice, Reason
 
-_NOT_PLAIN = re.compile(rb"[^\x20-\x7e\n]")
+_MOULDS_MOST: Final = 1024
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
@@ -82,6 +82,7 @@ class Journal:
         self._write = write
         self._waiting: list[Note | Line] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._moulds: dict[tuple[object, str, str, Choice], Line] = {}
 
     def wrote(self, entry: Note | Line) -> None:
         """Set a decision down; it is written within `LOG_FLUSH`."""
@@ -97,7 +98,7 @@ class Journal:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        lines = [_line(entry) if isinstance(entry, Note) else entry for entry in waiting]
+        lines = [self._line(entry) if isinstance(entry, Note) else entry for entry in waiting]
         self._count(lines)
         try:
             self._write(_plain(lines))
@@ -114,18 +115,41 @@ class Journal:
             if line.would_be == Choice.BLOCK and line.decision != Choice.BLOCK:
                 metrics.WOULD_BLOCK.inc()
 
+    def _line(self, note: Note) -> Line:
+        answer = note.answer
+        line = copy(self._mould(note))
+        line.ts, line.request, line.check = round(note.at, 3), note.request, answer.id
+        if note.address is not None:
+            line.address = note.address.hex()
+        if answer.address is not None:
+            line.domain = answer.address.domain
+        line.duration_ms, line.budget_ms = round(note.seconds * 1000, 2), note.budget_ms
+        return line
 
-def _line(note: Note) -> Line:
+    def _mould(self, note: Note) -> Line:
+        """What the lines of one kind of answer have in common, made once."""
+        if note.answer.kind is None:
+            return _common(note)
+        of = (note.answer.kind, note.site, note.key, note.told)
+        mould = self._moulds.get(of)
+        if mould is None:
+            if len(self._moulds) >= _MOULDS_MOST:
+                self._moulds.clear()
+            mould = self._moulds[of] = _common(note)
+        return mould
+
+
+def _common(note: Note) -> Line:
     answer = note.answer
     verdict, decision = answer.verdict, answer.decision
     return Line(
-        ts=round(note.at, 3),
-        request=note.request,
+        ts=0.0,
+        request="",
         site=note.site,
         key=note.key,
-        check=answer.id,
-        address=note.address.hex() if note.address is not None else None,
-        domain=answer.address.domain if answer.address is not None else None,
+        check=None,
+        address=None,
+        domain=None,
         result=verdict.result,
         reason=verdict.reason,
         decision=note.told,
@@ -134,8 +158,8 @@ def _line(note: Note) -> Line:
         final=verdict.final,
         remembered=remembered(answer),
         outcome=None,
-        duration_ms=round(note.seconds * 1000, 2),
-        budget_ms=note.budget_ms,
+        duration_ms=0.0,
+        budget_ms=0,
     )
 
 
@@ -154,7 +178,9 @@ FIELDS: Final = Line.__struct_encode_fields__
 def _plain(lines: list[Line]) -> bytes:
     """The lines in printable ASCII; only an operator's own site name can need escapes."""
     text = _encode_lines(lines)
-    if _NOT_PLAIN.search(text) is None:
+    # JSON escapes everything below a space but not DEL. Looking for both in this way is nothing; a
+    # regular expression took 2 µs a line.
+    if text.isascii() and b"\x7f" not in text:
         return text
     escaped = [json.dumps(msgspec.to_builtins(line), separators=(",", ":")) for line in lines]
     return "".join(line.replace("\x7f", "\\u007f") + "\n" for line in escaped).encode()
