@@ -1,4 +1,4 @@
-// Amazon Cognito: a Lambda function for the trigger "Pre sign-up". Node.js 20 or newer, nothing to
+// Amazon Cognito: a Lambda function for the trigger "Pre sign-up". Node.js 18 or newer, nothing to
 // install. Set GATE_URL and GATE_SECRET in its environment.
 //
 // Cognito waits 5 seconds and tries up to 3 times; a function that fails refuses the signup, with the

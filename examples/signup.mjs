@@ -1,4 +1,4 @@
-// Ask the signup gate before you make an account. Node.js 20 or newer, no package.
+// Ask the signup gate before you make an account. Node.js 18 or newer, no package.
 //
 // refusal(email) is what you copy: null lets the person in, a text is to be shown beside the field.
 // When the gate cannot be asked, the person is let in.
@@ -17,8 +17,8 @@ export async function refusal(email) {
   try {
     const response = await fetch(`${GATE_URL}/v1/check`, {
       method: "POST",
-      headers: { Authorization: `Bearer ${GATE_SECRET}`, "Content-Type": "application/json" },
-      body: JSON.stringify({ email: email.toWellFormed() }),
+      headers: { Authorization: `Bearer ${GATE_SECRET}` },
+      body: new URLSearchParams({ email }), // sent as a form, which any text survives
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
     if (!response.ok) throw new Error(`status ${response.status}`);

@@ -258,6 +258,17 @@ def test_what_is_no_answer_lets_the_person_in(ask: Ask, answer: Any, reason: Rea
     assert told.email == JANE
 
 
+def test_asyncio_ends_on_time_however_slowly_the_head_comes() -> None:
+    async def main(url: str) -> CheckAnswer:
+        async with AsyncGate(url, SECRET) as gate:
+            return await gate.check(JANE, timeout=0.3)
+
+    with bad_gate((b"HTTP/1.1 200 OK\r\nX: ", *[b"x"] * 500)) as bad:
+        before = time.monotonic()
+        assert asyncio.run(main(bad.url)).reason == Reason.TIMEOUT
+        assert time.monotonic() - before < 0.6
+
+
 @pytest.mark.parametrize("name", ["silent", "hangs up", "a page", "fault", "full"])
 def test_siteverify_lets_in_as_well(ask: Ask, name: str) -> None:
     with bad_gate(BAD[name][0]) as bad:
