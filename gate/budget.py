@@ -64,6 +64,8 @@ FLIGHT: Final = 12.0
 """A flight's own budget: postscreen greets after six seconds, and the person is still typing."""
 CLI_CHECK: Final = 10.0
 """`gate check` waits longer than a form does: nobody stands before a button."""
+CLI_ADMIN: Final = 5.0
+"""How long the command line waits for a gate that runs on this machine."""
 SITEVERIFY_JOIN: Final = 1.0
 """How long siteverify waits for a flight that is about to land."""
 CHECK_MEMORY: Final = 3600.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 
@@ -57,14 +57,22 @@ class Worker:
         self._sleeps_until = float("inf")
         self._tidied = float("-inf")
         self._turn = 0
+        # When the first job of each lane is due, as far as it was looked up since it changed.
+        self._dues: dict[str, float] = {}
+        self._changed: set[str] = set()
+        self._all_changed = True
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to work, until `close`."""
         self._loop = asyncio.create_task(self._work(), name=f"gate-{self._kind}")
 
-    def wake(self, due: float = float("-inf")) -> None:
-        """Something is due then; or, without a time, something changed."""
+    def wake(self, due: float = float("-inf"), lane: str | None = None) -> None:
+        """A job of a lane is due then; or, of no lane, anything may have changed."""
+        if lane is None:
+            self._all_changed = True
+        else:
+            self._changed.add(lane)
         if due < self._sleeps_until:
             self._wake.set()
 
@@ -103,10 +111,12 @@ class Worker:
 
     async def _begin(self) -> int:
         """Start what is due and has room; how many subjects."""
-        room = dict(self._rooms())
+        await self._look()
+        now = self._clock()
+        room = self._share({lane: n for lane, n in self._free().items() if self._dues[lane] <= now})
         if not room:
             return 0
-        now = self._clock()
+        self._changed |= room.keys()
         leases = await self._queue.lease(self._kind, room, now=now, until=now + self._lease)
         groups = [list(group) for _, group in groupby(leases, lambda lease: lease.job.subject)]
         for group in groups:
@@ -116,26 +126,42 @@ class Worker:
             task.add_done_callback(self._ended)
         return len(groups)
 
-    def _rooms(self) -> Iterator[tuple[str, int]]:
-        """The lanes with room, as far as there is any in all; another is the first each time."""
+    async def _look(self) -> None:
+        """Look up when lanes that changed have something due."""
+        if not (self._changed or self._all_changed):
+            return
+        lanes = set(self._room()) if self._all_changed else self._changed
+        self._changed, self._all_changed = set(), False
+        dues = await self._queue.dues(self._kind, lanes)
+        for lane in lanes:
+            self._dues.pop(lane, None)
+        self._dues.update(dues)
+
+    def _free(self) -> dict[str, int]:
+        """The lanes with jobs and with room for more, and for how many."""
         every = ((lane, most - self._running[lane]) for lane, most in self._room().items())
-        lanes = [(lane, free) for lane, free in every if free > 0]
-        free = self._most - len(self._tasks)
+        return {lane: free for lane, free in every if free > 0 and lane in self._dues}
+
+    def _share(self, lanes: Mapping[str, int]) -> dict[str, int]:
+        """What of it there is room for in all; each time another lane is the first."""
+        free, names = self._most - len(self._tasks), list(lanes)
         self._turn += 1
-        for index in range(len(lanes)):
-            lane, most = lanes[(index + self._turn) % len(lanes)]
-            if free <= 0:
-                return
-            yield lane, min(most, free)
-            free -= min(most, free)
+        shares: dict[str, int] = {}
+        for index in range(len(names)):
+            lane = names[(index + self._turn) % len(names)]
+            if free > 0:
+                shares[lane] = min(lanes[lane], free)
+                free -= shares[lane]
+        return shares
 
     async def _next(self) -> float:
         """When to look again, if nothing happens before."""
-        idle = self._clock() + QUEUE_IDLE
-        lanes = [lane for lane, _ in self._rooms()]
-        due = await self._queue.next_due(self._kind, lanes) if lanes else None
+        # First what is closed, then what is open: a lane that opens meanwhile is in either.
         reopens = self._reopens()
-        return min(idle if due is None else due, idle if reopens is None else reopens, idle)
+        await self._look()
+        dues = [self._dues[lane] for lane in self._free()] if len(self._tasks) < self._most else []
+        idle = self._clock() + QUEUE_IDLE
+        return min([idle, *dues, idle if reopens is None else reopens])
 
     async def _one(self, leases: Sequence[Lease]) -> None:
         try:
@@ -148,13 +174,14 @@ class Worker:
         self._running[lane] -= 1
         if not self._running[lane]:
             del self._running[lane]
+        self._changed.add(lane)
         self._wake.set()
 
     async def _tidy(self) -> None:
         now = self._clock()
         if now - self._tidied < QUEUE_IDLE:
             return
-        self._tidied = now
+        self._tidied, self._all_changed = now, True
         buried = await self._queue.tidy(self._kind, list(self._room()), now=now)
         if buried:
             log.warning("%d jobs of %s were given up undone", buried, self._kind)

@@ -226,7 +226,7 @@ class Rechecks:
         within = min(STORE_QUEUE, max(deadline.left(), ANSWER_RESERVE)) if waits else 0.0
         too_late = deadline.clock() + within
         kept = await self._store.add([job], self._record(promise), within=within)
-        self._worker.wake(job.due)
+        self._worker.wake(job.due, site.name)
         late = waits and not kept and self._store.healthy and deadline.clock() >= too_late
         outcome = "kept" if kept else "late" if late else "behind" if not waits else "refused"
         metrics.PROMISES.labels(outcome).inc()

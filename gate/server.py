@@ -28,6 +28,7 @@ from starlette.types import ASGIApp
 from gate import metrics
 from gate.api import ops
 from gate.api.connection import Connection, House
+from gate.api.letters import Letters
 from gate.api.logs import to_stderr
 from gate.api.peer import Peers
 from gate.api.sites import refuse_open_development
@@ -141,7 +142,8 @@ async def run(
             listeners = [(Listener(app, house, watches_loop=True), public)]
             if admin is not None:
                 back = House(most=ADMIN_CONNECTIONS, exempt=lambda _: True)
-                listeners.append((Listener(ops.admin(), back, watches_loop=False), admin))
+                inner = ops.admin(Letters(engine.outbox).routes)
+                listeners.append((Listener(inner, back, watches_loop=False), admin))
             _banner(engine, public, admin)
             with _signals([listener for listener, _ in listeners]) as stop:
                 bound = Bound(_port(public), _port(admin) if admin else None, stop)

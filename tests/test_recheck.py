@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ from gate.recheck import KIND, Pace, given_up, wait
 from gate.settings import Settings, Site
 from gate.store.file import StoreFile
 from gate.testing import FakeClock, HostRules, ScriptedMta
-from tests.lateworld import Late, Receiver, in_world, place, settings, trusted
+from tests.lateworld import Late, Receiver, in_world, place, settings, trusted, until
 
 __all__ = ["trusted"]
 pytestmark = pytest.mark.usefixtures("trusted")
@@ -47,17 +46,6 @@ def rcpt(late: Late, domain: str = "grey.test") -> list[list[str]]:
         [line for line in connection.lines if line[:4] in ("EHLO", "MAIL", "RCPT")]
         for connection in late.hosts[domain].connections
     ]
-
-
-async def until(true: Callable[[], object], meanwhile: Callable[[], Awaitable[object]]) -> None:
-    """Wait for something that is about to happen, no longer than a few seconds."""
-    async with asyncio.timeout(10):
-        while not true():
-            await meanwhile()
-
-
-async def a_moment() -> None:
-    await asyncio.sleep(0.005)
 
 
 # -- when
@@ -193,8 +181,7 @@ def test_which_replies_are_asked_about_again(reply: str, queued: bool) -> None:
 def test_the_delay_that_a_reply_names(reply: str, earliest: float) -> None:
     async def test(late: Late) -> None:
         await late.check("jane@grey.test")
-        due = await late.engine.store.next_due(KIND, ["shop"])
-        assert due is not None
+        due = (await late.engine.store.dues(KIND, ["shop"]))["shop"]
         assert earliest <= due - late.clock() <= earliest * LATEST / min(1, earliest / 300)
 
     in_world(test, {"grey.test": HostRules(answers={"rcpt": reply})}, config=silent())
@@ -303,7 +290,7 @@ def test_a_limit_of_our_own_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) ->
         holds = asyncio.create_task(
             late.engine.checker.check(slow, site=late.site, deadline=deadline, max_age=-1)
         )
-        await until(lambda: late.dialogues("grey.test") > before, a_moment)
+        await until(lambda: late.dialogues("grey.test") > before)
         for _ in range(len(RECHECK_WAITS) + 2):
             late.clock.advance(RECHECK_THROTTLED + 60)
             assert await late.engine.rechecks.round() == 1
@@ -489,7 +476,7 @@ def test_the_worker_wakes_by_itself(tmp_path: Path) -> None:
 
                 async def shake() -> None:
                     late.engine.rechecks.wake()  # it sleeps by a clock a thousand times slower
-                    await a_moment()
+                    await asyncio.sleep(0.005)
 
                 await until(lambda: hook.received, shake)
                 assert await late.latest(check.id) == "accepted_email!"

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     new = keys.add_subparsers(title="actions", metavar="ACTION", required=True)
     pair = new.add_parser("new", help="print a new pair and the settings that belong to it")
     pair.add_argument("--name", default="my site", help="name of the site, for you and the log")
+    _add_webhooks(command("webhooks", _webhooks, "list or replay messages that nobody took"))
     _add_explain(command("explain-reply", _explain, "say what replies of mail servers mean"))
     command("settings", _settings, "list every setting, its default and its meaning")
     return parser
@@ -91,6 +92,16 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--timeout-ms", type=int, metavar="N", help="longest time of one check")
     parser.add_argument("--explain", action="store_true", help="add timed steps and the dialogue")
+
+
+def _add_webhooks(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="print what was given up, the newest first")
+    again = actions.add_parser("replay", help="deliver them after all")
+    again.add_argument("id", nargs="*", metavar="ID", help="as list prints it; none: all")
+    for action, name in ((listing, "list"), (again, "replay")):
+        action.set_defaults(action=name)
+        _add_config(action)
 
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
@@ -132,6 +143,12 @@ def _settings(options: argparse.Namespace) -> int:
 
     sys.stdout.write(settings_table())
     return 0
+
+
+def _webhooks(options: argparse.Namespace) -> int:
+    from gate.cli.webhooks import run
+
+    return run(options)
 
 
 def _explain(options: argparse.Namespace) -> int:

@@ -72,10 +72,13 @@ class Again(Struct, frozen=True, gc=False):
 
 
 class Buried(Struct, frozen=True, gc=False):
-    """The job is given up and kept as a dead letter; `why` is one of few short texts."""
+    """The job is given up and kept as a dead letter; `why` is one of few short texts. `counts`: as
+    an attempt.
+    """
 
     why: str
     told: str = ""
+    counts: bool = True
 
 
 class Settled(NamedTuple):
@@ -160,8 +163,8 @@ class Queue(Protocol):
         False: nothing of it happened, for a lease was lost to somebody else or the store is broken.
         """
 
-    async def next_due(self, kind: str, lanes: Collection[str]) -> float | None:
-        """When the first job of these lanes is due; None if there is none."""
+    async def dues(self, kind: str, lanes: Collection[str]) -> Mapping[str, float]:
+        """When the first job of each of these lanes is due; lanes without any are left out."""
 
     async def tidy(self, kind: str, lanes: Collection[str], *, now: float) -> int:
         """Bury what expired, or whose lane is none of `lanes`; how many. Forget old letters."""

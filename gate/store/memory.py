@@ -195,9 +195,9 @@ class MemoryStore:
         self._keep(records)
         return True
 
-    async def next_due(self, kind: str, lanes: Collection[str]) -> float | None:
-        """When the first job of these lanes is due."""
-        return None if self._closed else self._jobs.next_due(kind, lanes)
+    async def dues(self, kind: str, lanes: Collection[str]) -> Mapping[str, float]:
+        """When the first job of each of these lanes is due."""
+        return {} if self._closed else self._jobs.dues(kind, lanes)
 
     async def tidy(self, kind: str, lanes: Collection[str], *, now: float) -> int:
         """Bury and forget what is too old, or of no lane that there is."""

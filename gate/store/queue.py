@@ -143,9 +143,9 @@ class QueueTable:
                 )
             else:
                 self._db.execute(
-                    "UPDATE job SET buried = ?, held = NULL, attempts = attempts + 1, told = ? "
+                    "UPDATE job SET buried = ?, held = NULL, attempts = attempts + ?, told = ? "
                     "WHERE kind = ? AND id = ?",
-                    (outcome.why, outcome.told, *key),
+                    (outcome.why, outcome.counts, outcome.told, *key),
                 )
         self._insert(jobs)  # what follows from a job that was taken is taken, room or not
         return True
@@ -158,16 +158,17 @@ class QueueTable:
         ).fetchone()
         return found is not None
 
-    def next_due(self, kind: str, lanes: Collection[str]) -> float | None:
-        """When the first job of these lanes is due."""
-        dues = [
-            self._db.execute(
+    def dues(self, kind: str, lanes: Collection[str]) -> dict[str, float]:
+        """When the first job of each of these lanes is due."""
+        found = {}
+        for lane in lanes:
+            (due,) = self._db.execute(
                 "SELECT min(due) FROM job WHERE kind = ? AND lane = ? AND buried IS NULL",
                 (kind, lane),
-            ).fetchone()[0]
-            for lane in lanes
-        ]
-        return min((due for due in dues if due is not None), default=None)
+            ).fetchone()
+            if due is not None:
+                found[lane] = due
+        return found
 
     def tidy(self, kind: str, lanes: Collection[str], now: float) -> int:
         """Bury what expired or is in no lane that exists any more; delete forgotten letters.

@@ -206,9 +206,9 @@ class SqliteStore:
             self._recent.put(key, *row)
         return True
 
-    async def next_due(self, kind: str, lanes: Collection[str]) -> float | None:
-        """When the first job of these lanes is due."""
-        return await self._queued(lambda jobs: jobs.next_due(kind, lanes))
+    async def dues(self, kind: str, lanes: Collection[str]) -> Mapping[str, float]:
+        """When the first job of each of these lanes is due."""
+        return await self._queued(lambda jobs: jobs.dues(kind, lanes)) or {}
 
     async def tidy(self, kind: str, lanes: Collection[str], *, now: float) -> int:
         """Bury and forget what is too old, or of no lane that there is."""

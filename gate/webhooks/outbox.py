@@ -10,12 +10,14 @@ Bugs: an endpoint that is taken out of the settings buries what waits for it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from gate import metrics
 from gate.answer import Answer
@@ -31,7 +33,7 @@ from gate.jobs import Worker
 from gate.reason import VERDICT_OF, Reason
 from gate.seal import Seal
 from gate.settings import Site
-from gate.store import Again, Buried, Done, Job, Kept, Lease, Letter, Settled, Store
+from gate.store import Again, Buried, Done, Job, Kept, Lease, Settled, Store
 from gate.token import Keys
 from gate.webhooks.endpoint import Endpoint
 from gate.webhooks.message import (
@@ -58,6 +60,18 @@ AT_ONCE: Final = 64
 GAVE_UP: Final = "every attempt failed"
 GONE: Final = "the endpoint is gone (410)"
 UNREADABLE: Final = "unreadable: sealed with another master key"
+
+
+class DeadLetter(Struct, frozen=True):
+    """A message that was given up, as an operator sees it. `made` is Unix time."""
+
+    id: str
+    site: str
+    host: str
+    made: float
+    attempts: int
+    why: str
+    told: str
 
 
 class Target(NamedTuple):
@@ -112,7 +126,7 @@ class Outbox:
     async def open(self) -> None:
         """Learn which endpoints said that they are gone. Before anything is delivered."""
         for name, target in self._targets.items():
-            target.condition.gone = bool(await self._store.get(self._gone_key(name)))
+            target.condition.gone = bool(await self._store.get(gone_key(name)))
 
     def start(self) -> None:
         """Deliver from now on, until `close`."""
@@ -164,23 +178,21 @@ class Outbox:
 
     # -- dead letters ------------------------------------------------------------------------------
 
-    async def letters(self, most: int) -> list[Letter]:
+    async def letters(self, most: int) -> list[DeadLetter]:
         """Messages that were given up, the newest first."""
-        return await self._store.letters(KIND, most)
+        return await letters(self._store, [target.site for target in self._targets.values()], most)
 
     async def replay(self, ids: Collection[str] = ()) -> int:
         """Deliver dead letters after all, all of them if none is named; how many there were.
 
         An endpoint that said it was gone is believed to be back.
         """
-        lanes = await replay(self._store, ids, self._clock())
-        for name in set(lanes) & set(self._targets):
-            target = self._targets[name]
-            if target.condition.gone:
-                self._targets[name] = target._replace(condition=Endpoint())
-                await self._store.delete(self._gone_key(name))
+        names = await replay(self._store, ids, self._clock())
+        for name in set(names) & set(self._targets):
+            if self._targets[name].condition.gone:
+                self._targets[name] = self._targets[name]._replace(condition=Endpoint())
         self.wake()
-        return len(lanes)
+        return len(names)
 
     # -- delivering --------------------------------------------------------------------------------
 
@@ -201,13 +213,13 @@ class Outbox:
         job = lease.job
         target = self._targets[job.lane]
         if target.condition.gone:
-            await self._store.settle([Settled(lease, Buried(GONE))])
+            await self._store.settle([Settled(lease, Buried(GONE, counts=False))])
             metrics.WEBHOOKS.labels("dead").inc()
             return
         name = job.id.decode().partition("/")[0]
         body = self._seal.open(target.site.name, name, job.payload)
         if body is None:
-            await self._store.settle([Settled(lease, Buried(UNREADABLE))])
+            await self._store.settle([Settled(lease, Buried(UNREADABLE, counts=False))])
             return
         if lease.attempts == 0:
             metrics.WEBHOOK_SECONDS.observe(max(0.0, self._clock() - job.made))
@@ -238,7 +250,7 @@ class Outbox:
                 "webhook %s of site %s said 410: switched off", lease.job.lane, target.site.name
             )
             step = Buried(GONE, told.note)
-            records[self._gone_key(lease.job.lane)] = Kept(b"1", self._wall() + WEBHOOK_GONE)
+            records[gone_key(lease.job.lane)] = Kept(b"1", self._wall() + WEBHOOK_GONE)
         elif outcome is not Outcome.DELIVERED:
             seconds = wait(lease.attempts + 1, told, chance=self._chance.random(), now=self._wall())
             step = Buried(GAVE_UP, told.note)
@@ -249,13 +261,31 @@ class Outbox:
             log.error("webhook %s: %s (%s); a dead letter", lease.job.lane, step.why, told.note)
         await self._store.settle([Settled(lease, step)], records=records)
 
-    def _gone_key(self, name: str) -> bytes:
-        return self._keys.address_hash("", f"webhook-gone:{name}")
+
+async def letters(store: Store, sites: Iterable[Site], most: int) -> list[DeadLetter]:
+    """Messages that were given up, the newest first."""
+    known = {
+        endpoint_id(site.name, webhook.url): (site.name, urlsplit(webhook.url).hostname or "")
+        for site in sites
+        for webhook in site.webhook
+    }
+    return [
+        DeadLetter(
+            id=letter.id.decode(),
+            site=known.get(letter.lane, ("?", ""))[0],
+            host=known.get(letter.lane, ("", letter.lane))[1],
+            made=letter.made,
+            attempts=letter.attempts,
+            why=letter.why,
+            told=letter.told,
+        )
+        for letter in await store.letters(KIND, most)
+    ]
 
 
 async def replay(store: Store, ids: Collection[str], now: float) -> list[str]:
-    """Make dead letters messages again that are due now, all of them if none is named; the
-    endpoints they are for.
+    """Make dead letters messages again that are due now, all of them if none is named; for each
+    its endpoint, which is no longer taken to be gone.
     """
     again = Job(
         kind=KIND,
@@ -268,4 +298,12 @@ async def replay(store: Store, ids: Collection[str], now: float) -> list[str]:
         expires=now + WEBHOOK_EXPIRES,
         forgotten=now + WEBHOOK_FORGOTTEN,
     )
-    return await store.replay(KIND, [text.encode() for text in ids], again)
+    names = await store.replay(KIND, [text.encode() for text in ids], again)
+    for name in set(names):
+        await store.delete(gone_key(name))
+    return names
+
+
+def gone_key(endpoint: str) -> bytes:
+    """Under which it is remembered that an endpoint said it was gone."""
+    return hashlib.sha256(b"webhook-gone\0" + endpoint.encode()).digest()[:16]

@@ -70,13 +70,13 @@ async def names(store: Store, now: float, room: dict[str, int] | None = None) ->
 def test_a_job_comes_back_as_it_was_given_and_not_before_it_is_due(with_store: With) -> None:
     async def body(store: Store) -> None:
         await add(store, job("a", due=NOW + 10))
-        assert await store.next_due("k", ALL) == NOW + 10
+        assert await store.dues("k", ALL) == {"shop": NOW + 10}
         assert await names(store, NOW + 9.9) == []
         (lease,) = await store.lease("k", ALL, now=NOW + 10, until=NOW + 70)
         assert (lease.job, lease.attempts) == (job("a", due=NOW + 70), 0)
         assert await store.settle([Settled(lease, Done())])
         assert await names(store, NOW + HOUR) == []
-        assert await store.next_due("k", ALL) is None
+        assert await store.dues("k", ALL) == {}
 
     with_store(body)
 
@@ -157,7 +157,7 @@ def test_each_lane_has_its_own_room(with_store: With) -> None:
         await add(store, job("b0", lane="blog"), job("x0", lane="unknown"))
         assert await names(store, NOW, {"shop": 2, "blog": 5}) == ["b0", "s0", "s1"]
         assert await names(store, NOW, {"shop": 0, "blog": 5}) == []
-        assert await store.next_due("k", ["blog"]) == NOW + 60
+        assert await store.dues("k", ["blog", "none"]) == {"blog": NOW + 60}
 
     with_store(body)
 
@@ -282,7 +282,7 @@ def test_a_restart_gives_back_what_was_leased(tmp_path: Path) -> None:
         await store.begin(NOW + 1)
         assert not await store.settle([Settled(old, Done())])
         assert await names(store, NOW + 1) == ["a"]
-        assert await store.next_due("k", ALL) == NOW + 61
+        assert await store.dues("k", ALL) == {"shop": NOW + 61}
         await store.close()
 
     asyncio.run(main())
@@ -300,7 +300,8 @@ def test_a_clock_that_was_set_puts_nothing_off_for_long(tmp_path: Path, step: fl
         await store.close()
         store = await open_store(url, wall=FakeClock(NOW), capacity=10)
         await store.begin(NOW + step)
-        assert await store.next_due("k", ALL) == (NOW + step + 300 if step < 0 else NOW + 300)
+        expected = NOW + 300 + min(step, 0.0)
+        assert await store.dues("k", ALL) == {"shop": expected}
         await store.close()
 
     asyncio.run(main())
