@@ -133,9 +133,7 @@ def main() -> int:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS])
         page = chromium.new_page()
         kept = known(page, site, Path(folder) / "known", rounds)
-        print(
-            f"  promise: remembered within {PROMISE_MS:.0f} ms at p95: {'kept' if kept else 'BROKEN'}"
-        )
+        print(f"  promise ({PROMISE_MS:.0f} ms at p95, remembered): {'kept' if kept else 'BROKEN'}")
         (Path(folder) / "cold").mkdir()
         cold(page, site, Path(folder) / "cold", rounds)
         chromium.close()

@@ -67,6 +67,7 @@ UNREAD = [
     ("function", r"\bfunction\b"),
     ("destructuring", r"\b(?:const|let)\s*[\[{]"),
     ("a getter", r"\bget \w+\("),
+    ("what came after ES2020", r"(?:\|\||\?\?|&&)=|\.at\(|\bstatic\b|#\w+|\d_\d"),
     (
         "a shorthand property",
         r"\(\{\s*\w+\s*[,}]|: \{\s*\w+\s*[,}]|= \{\s*\w+\s*[,}]|\w+: [^,{}()]+, \w+ \}",

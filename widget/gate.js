@@ -254,7 +254,7 @@ export const attach = (input, options = {}, fallback = {}) => {
   const post = (path, fields) => {
     running?.abort();
     running = new AbortController();
-    return fetch(opt("url") + "/v1/" + path, {
+    return fetch(opt("url").replace(/\/$/, "") + "/v1/" + path, {
       method: "POST",
       body: new URLSearchParams({ sitekey: opt("sitekey"), ...fields }),
       credentials: "omit",
@@ -394,7 +394,7 @@ export const attach = (input, options = {}, fallback = {}) => {
 
   on(input, "input change compositionend", (event) => event.isComposing || typed());
   on(input, "focus", () => {
-    link ||= make("link", { rel: "preconnect", href: opt("url"), crossOrigin: "" });
+    link = link || make("link", { rel: "preconnect", href: opt("url"), crossOrigin: "" });
     page.head.append(/** @type {Node} */ (link));
   });
   on(input, "blur", () => {

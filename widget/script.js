@@ -52,7 +52,7 @@ const start = (script) => {
   api.execute = api.check;
   scan();
   new MutationObserver(() => {
-    due ||= setTimeout(scan, SETTLE);
+    due = due || setTimeout(scan, SETTLE);
   }).observe(document, { childList: true, subtree: true });
   /** @type {any} */ (window)[src.split("onload=")[1]?.split("&")[0]]?.();
 };
