@@ -28,6 +28,7 @@ from typing import Final
 
 import idna
 from email_validator import EmailNotValidError, validate_email
+from msgspec import Struct
 
 MAX_CHARACTERS: Final = 320
 """64 + "@" + 255: nothing longer can be an address, in whatever script it is written."""
@@ -76,8 +77,7 @@ _COMPANIONS = (
 """Scripts that one label may mix (UTS 39 5.2, "highly restrictive")."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Address:
+class Address(Struct, frozen=True, gc=False):
     """One address in canonical form. Equal addresses are the same mailbox as far as we may know."""
 
     local: str

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
+from msgspec import structs
+
 from gate import address as addresses
 from gate import flags as flagging
 from gate import policy, typo
@@ -582,7 +584,7 @@ class Checker:
         flags = flagging.of(address) if address else None
         facts = self._facts(route) if route else NO_FACTS
         if flags and not flags.disposable and facts.disposable:
-            flags = replace(flags, disposable=True)
+            flags = structs.replace(flags, disposable=True)
         suggestion = None
         if address is not None and verdict.reason is not Reason.ACCEPTED_EMAIL:
             suggestion = typo.suggest(address)

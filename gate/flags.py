@@ -12,11 +12,11 @@ turned away.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from disposable_email_domains import blocklist
+from msgspec import Struct
 
 from gate.address import Address
 from gate.lists import pairs, table, words
@@ -33,8 +33,7 @@ _REMEMBERED_DOMAINS: Final = 8192
 """Answers kept, one per domain: a bound on memory, whatever is typed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flags:
+class Flags(Struct, frozen=True, gc=False):
     """What is known of an address without asking anybody."""
 
     disposable: bool

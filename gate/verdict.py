@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from gate.reason import TEMPORARY, VERDICT_OF, Reason, Result
 from gate.smtp.classify import Outcome
 
@@ -32,8 +34,7 @@ class Evidence:
     tells_apart: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True, gc=False):
     """What the mail system says, with exactly one reason.
 
     `final` is False when a better answer may follow by itself; `retry_after` is the number of
