@@ -170,6 +170,34 @@ def test_a_connection_is_kept_for_the_next_request(server: Bound) -> None:
     assert [statuses(part) for part in got] == [[200]] * 4
 
 
+def test_a_head_that_comes_again_is_answered_for_its_own_body(server: Bound) -> None:
+    john, gone = CHECK.replace(b"jane", b"john"), CHECK.replace(b"jane@inbox", b"jane@nomx0")
+    wrong = CHECK.replace(SECRET.encode(), b"sk_" + b"0" * (len(SECRET) - 3))
+    got = asyncio.run(ask_in_turn(server.port, CHECK, CHECK, john, gone, wrong, CHECK))
+    assert [statuses(part)[0] for part in got] == [200, 200, 200, 200, 401, 200]
+    emails = [json.loads(part.partition(b"\r\n\r\n")[2]).get("email") for part in got]
+    jane = "jane@inbox.test"
+    assert emails == [jane, jane, "john@inbox.test", "jane@nomx0.test", None, jane]
+
+
+def test_a_head_that_comes_again_may_have_more_behind_it(server: Bound) -> None:
+    close = b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+    async def main() -> bytes:
+        async with connected(server.port) as (reader, writer), asyncio.timeout(5):
+            writer.write(CHECK)
+            first = await reader.readuntil(b'token_expires_in":300}')
+            writer.write(CHECK + CHECK)
+            await writer.drain()
+            writer.write(CHECK[:-5])
+            await writer.drain()
+            await asyncio.sleep(0.01)
+            writer.write(CHECK[-5:] + close)
+            return first + await reader.read()
+
+    assert statuses(asyncio.run(main())) == [200, 200, 200, 200, 404]
+
+
 @pytest.mark.parametrize(
     ("name", "sent", "status"),
     [
