@@ -51,7 +51,7 @@ def test_a_good_address_gets_a_quiet_tick_and_the_shop_a_token(tab: Tab) -> None
 
 
 def test_one_typed_address_costs_one_prefetch_and_one_check(tab: Tab) -> None:
-    tab.open()
+    tab.open(debounce="400")
     tab.email.press_sequentially("jane@inbox.test", delay=20)
     tab.state("ok")
     tab.leave()
@@ -273,7 +273,7 @@ def test_checking_is_said_after_a_while_only(tab: Tab) -> None:
     assert tab.events("statechange")[-1]["detail"]["previous"] == "checking"
     seen = watch_messages(tab, lambda: tab.email.fill(slow(1200)))
     assert seen[0][1] == "Checking…" and seen[-1][1] == "✓Looks good"
-    assert seen[0][0] >= 400 + 650
+    assert seen[0][0] >= 200 + 650
 
 
 def watch_messages(tab: Tab, act: Any) -> list[tuple[float, str]]:
