@@ -83,6 +83,7 @@ class Worker:
             done += len(self._tasks)
             while self._tasks:
                 await asyncio.wait(self._tasks)
+                await asyncio.sleep(0)  # a task that is done is crossed off a turn later
         return done
 
     async def close(self) -> None:
