@@ -71,17 +71,15 @@ class Received:
 Answering = Callable[[Received, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def a_moment() -> None:
-    await asyncio.sleep(0.005)
-
-
 async def until(
-    true: Callable[[], object], meanwhile: Callable[[], Awaitable[object]] = a_moment
+    true: Callable[[], object], meanwhile: Callable[[], Awaitable[object]] | None = None
 ) -> None:
     """Wait for something that is about to happen, no longer than a few seconds."""
     async with asyncio.timeout(10):
         while not true():
-            await meanwhile()
+            if meanwhile is not None:
+                await meanwhile()
+            await asyncio.sleep(0.005)
 
 
 def status(code: int, headers: str = "", body: str = "") -> Answering:
