@@ -35,7 +35,8 @@ class Answer(Struct, kw_only=True, gc=False):
 
     Answers of one `kind`, where there is one, differ in nothing but id, email, address, when the
     verdict was found, the texts of suggestion, MX and provider, ages and times: what a surface
-    makes of the rest, it can make once.
+    makes of the rest, it can make once. `mark` is the keyed hash of the address, where it is
+    known already.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Answer(Struct, kw_only=True, gc=False):
     duration_ms: int = 0
     budget_ms: int = 0
     kind: object | None = None
+    mark: bytes | None = None
 
     def __repr__(self) -> str:
         return f"Answer({self.id!r}, {self.address!r}, {self.verdict!r}, {self.decision!r})"

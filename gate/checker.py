@@ -219,12 +219,14 @@ class Checker:
 
     def _recalled(self, address: Address, site: Site, max_age: float | None) -> Answer | None:
         """The answer that rests on a remembered verdict, but for who asked and when."""
-        remembered = self._memory.held(site.name, address)
+        exact = address.exact
+        mark = self._memory.mark(site.name, exact)
+        remembered = self._memory.held(mark)
         if remembered is None:
             return None
         now = self._wall()
         age = remembered.age(now)
-        listed = policy.match(address.exact, address.domain, site.policy)
+        listed = policy.match(exact, address.domain, site.policy)
         if (max_age is not None and age > max_age) or listed is Flag.BLOCKED_BY_RULE:
             return None
         if not remembered.fresh(now):
@@ -253,7 +255,7 @@ class Checker:
         if mould is None:
             mould = self._cast(kind, address, site, remembered)
         answer = copy(mould)
-        answer.address, answer.did_you_mean = address, suggestion
+        answer.address, answer.mark, answer.did_you_mean = address, mark, suggestion
         answer.verdict = Verdict(remembered.reason, True, remembered.found_at)
         answer.mx_record, answer.provider = mx_record, facts.provider
         answer.cached = Cached(route_age, age if accepted else None, age)

@@ -97,9 +97,16 @@ class Memory:
         self._keys = keys
         self._wall = wall
 
-    def held(self, site: str, address: Address) -> Remembered | None:
-        """The same as `verdict`, as far as this process holds it in memory; never waits."""
-        return self._unexpired(self._store.peek(self._mailbox(site, address)))
+    def held(self, mark: bytes) -> Remembered | None:
+        """The same as `verdict`, as far as this process holds it in memory; never waits.
+
+        `mark` is `Keys.address_hash` of the address at the site.
+        """
+        return self._unexpired(self._store.peek(mark))
+
+    def mark(self, site: str, exact: str) -> bytes:
+        """What a mailbox is remembered under; `exact` is `Address.exact`."""
+        return self._keys.address_hash(site, exact)
 
     async def verdict(self, site: str, address: Address) -> Remembered | None:
         """The remembered verdict on a mailbox, unexpired; None when there is none."""

@@ -157,6 +157,8 @@ class Checks:
 
     def _mark(self, answer: Answer, tenant: Tenant) -> bytes | None:
         """The keyed hash of the address, for the token and the log; None for what is no address."""
+        if answer.mark is not None:
+            return answer.mark
         if answer.address is not None:
             return self._engine.keys.address_hash(tenant.site.name, answer.address.exact)
         if tenant.fixed is not None:

@@ -107,13 +107,15 @@ class Journal:
 
     def _count(self, lines: list[Line]) -> None:
         decided = [line for line in lines if line.result is not None]
-        found = Counter((ln.result, ln.reason, ln.decision, ln.key) for ln in decided)
-        for labels, number in found.items():
-            metrics.DECISIONS.labels(*labels).inc(number)
+        found = Counter(
+            [(ln.result, ln.reason, ln.decision, ln.key, ln.would_be) for ln in decided]
+        )
+        for (result, reason, decision, key, would_be), number in found.items():
+            metrics.DECISIONS.labels(result, reason, decision, key).inc(number)
+            if would_be == Choice.BLOCK and decision != Choice.BLOCK:
+                metrics.WOULD_BLOCK.inc(number)
         for line in decided:
             metrics.CHECK_SECONDS.observe(line.duration_ms / 1000)
-            if line.would_be == Choice.BLOCK and line.decision != Choice.BLOCK:
-                metrics.WOULD_BLOCK.inc()
 
     def _line(self, note: Note) -> Line:
         answer = note.answer
