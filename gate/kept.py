@@ -19,6 +19,10 @@ KEPT_CHECKS: Final = 20_000
 """Answers that `GET /v1/checks/{id}` can still find."""
 
 
+_FORGOTTEN_AT_ONCE: Final = 2
+"""Each new answer makes so many that are too old be forgotten: an address stays no longer here."""
+
+
 class _Kept(Struct, frozen=True, gc=False):
     site: str
     answer: Answer
@@ -32,10 +36,18 @@ class KeptAnswers:
         self._clock = clock
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def put(self, site: str, answer: Answer) -> None:
         """Keep an answer; a later one with its id takes its place."""
-        self._kept[answer.id] = _Kept(site, answer, self._clock() + CHECK_MEMORY)
-        if len(self._kept) > KEPT_CHECKS:
+        now = self._clock()
+        self._kept[answer.id] = _Kept(site, answer, now + CHECK_MEMORY)
+        self._kept.move_to_end(answer.id)
+        for _ in range(_FORGOTTEN_AT_ONCE):
+            oldest = next(iter(self._kept.values()))
+            if len(self._kept) <= KEPT_CHECKS and oldest.until > now:
+                break
             self._kept.popitem(last=False)
 
     def find(self, check_id: str, site: str) -> Answer | None:
