@@ -55,6 +55,7 @@ class LocalGate:
         async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(self._opener(settings))
             self._open = engine, _site(engine, self._site_name)
+            engine.start()
             self._stack = stack.pop_all()
         return self
 
