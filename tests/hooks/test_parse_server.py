@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -47,8 +48,6 @@ def postgres(folder: Path) -> Iterator[str]:
     user = "postgres" if os.geteuid() == 0 else None
     if user is not None:
         account = pwd.getpwnam(user)
-        for place in (folder, *folder.parents[:3]):
-            place.chmod(0o755)
         os.chown(folder, account.pw_uid, account.pw_gid)
 
     def run(*command: str) -> None:
@@ -94,7 +93,7 @@ def parse_server(database: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url() -> Iterator[str]:
     """A Parse Server that asks the gate about its users."""
     settings = parse(
         {
@@ -104,8 +103,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "hook": [{"platform": "parse", "secrets": [KEY]}],
         }
     )
-    folder = tmp_path_factory.mktemp("postgres")
     with ExitStack() as stack:
+        # Not pytest's own folder: another run beside this one would shut PostgreSQL out of it.
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="gate-postgres-")))
         database = stack.enter_context(postgres(folder))
         url = stack.enter_context(parse_server(database))
         gate = stack.enter_context(serving(settings))
