@@ -17,11 +17,12 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from gate.store import open_store
 from gate.testing import FakeZones, HostRules, MailHost
 from gate.testing.zones import Value
 from tests.durability.life import HOOK_IP, Plan, live
@@ -31,7 +32,8 @@ DOMAINS = tuple(f"d{number}.test" for number in range(8))
 GREYLIST = 0.3
 SHORTEST, LONGEST = 0.05, 0.7
 """Seconds that a life lasts, counted from when its process is started."""
-DRAIN = 90.0
+DRAIN = 20.0
+"""The last life ends by itself, or when nothing has arrived for so many seconds."""
 
 
 class Everybody(Collection[str]):
@@ -58,12 +60,15 @@ class Tally:
     duplicates: int
     with_two_ids: int
     seconds: float
+    left: Mapping[tuple[str, bool], int]
+    """What the store still holds: by kind, waiting and (True) given up."""
 
     def __str__(self) -> str:
         return (
             f"{self.kills} kills, {self.promised} acknowledged re-checks, {len(self.lost)} lost; "
             f"{self.messages} messages arrived, {self.duplicates} of them again, "
-            f"{self.with_two_ids} checks under two ids; {self.seconds:.0f} s"
+            f"{self.with_two_ids} checks under two ids; left in the store: {dict(self.left)}; "
+            f"{self.seconds:.0f} s"
         )
 
 
@@ -103,11 +108,18 @@ async def survive(kills: int, directory: Path, seed: int = 1) -> Tally:
         life.drain = True
         process = context.Process(target=live, args=(life,))
         process.start()
-        await asyncio.to_thread(process.join, DRAIN)
+        before = -1
+        while process.exitcode is None and len(hook.received) > before:
+            before = len(hook.received)
+            await asyncio.to_thread(process.join, DRAIN)
         if process.exitcode is None:
             process.kill()
             await asyncio.to_thread(process.join)
-        return _tally(kills, directory / "acks", hook, time.monotonic() - started)
+        tally = _tally(kills, directory / "acks", hook, time.monotonic() - started)
+        store = await open_store(f"sqlite:{life.store}", wall=time.time, capacity=1)
+        tally.left = await store.depth()
+        await store.close()
+        return tally
 
 
 def _moody(chance: random.Random) -> Answering:
@@ -137,6 +149,7 @@ def _tally(kills: int, acks: Path, hook: Receiver, seconds: float) -> Tally:
         duplicates=sum(len(ids) - 1 for ids in told.values()),
         with_two_ids=sum(len(set(ids)) > 1 for ids in told.values()),
         seconds=seconds,
+        left={},
     )
 
 
