@@ -42,7 +42,8 @@ from gate.kept import KeptAnswers
 from gate.memory import AcceptAll, Memory, Remembered
 from gate.reason import Flag, Reason, Result
 from gate.settings import Site
-from gate.smtp.probe import Finding, Prober
+from gate.smtp.finding import Finding
+from gate.smtp.probe import Prober
 from gate.smtp.provider import provider_of
 from gate.trace import Trace
 from gate.verdict import Evidence, Verdict, judge, mailbox_exists

@@ -22,7 +22,8 @@ from gate.dns import MailRoute, MxHost
 from gate.egress import Dialer, Egress, IPAddress, Source
 from gate.reason import Reason
 from gate.smtp.dialog import Stage, Tls
-from gate.smtp.probe import Finding, Prober
+from gate.smtp.finding import Finding
+from gate.smtp.probe import Prober
 from gate.smtp.provider import PROVIDERS
 from gate.smtp.provider import load as load_providers
 from gate.smtp.session import tls_context
