@@ -24,6 +24,9 @@ Accepts = Literal["trust", "opaque", "opaque_if_accepted"]
 """`trust`: it means the mailbox. `opaque`: it means nothing, so nobody is asked.
 `opaque_if_accepted`: a refusal means something, an acceptance does not."""
 Tls = Literal["when-required", "always", "never"]
+Control = Literal["same-session", "never"]
+"""Where the random recipient is asked: behind the real one in the same session, or not at all,
+where it hurts or would tell nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,12 @@ class Provider:
     why: str
     source: str
     date: str
+    dialogues: int | None = None
+    """Dialogues at the same time; None: the ordinary limit of a destination. So are the next two."""
+    recipients_per_minute: int | None = None
+    spacing: float | None = None
+    """Seconds between the starts of two dialogues."""
+    control: Control = "same-session"
 
 
 def load(text: str) -> Mapping[str, Provider]:
@@ -66,6 +75,10 @@ def _provider(row: Mapping[str, Any]) -> Provider:
             why=row["why"],
             source=row["source"],
             date=row["date"],
+            dialogues=row.get("dialogues"),
+            recipients_per_minute=row.get("recipients_per_minute"),
+            spacing=row.get("spacing"),
+            control=row.get("control", "same-session"),
         )
     except KeyError as missing:
         raise GateError(
