@@ -492,6 +492,7 @@ class Checker:
             deadline=deadline,
             trace=flight.trace,
             stage=flight.stage,
+            site=site.name,
         )
         accept_all = await self._learn_domain(address, finding, before)
         evidence = Evidence(

@@ -14,9 +14,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gate.budget import SLOT_SHARE, Deadline
+from gate.egress import IPAddress
 from gate.reason import Reason, Scope
 from gate.smtp.dialog import Stage
 from gate.smtp.finding import Finding
+from gate.smtp.provider import Provider
 from gate.smtp.throttle import Throttle, Ticket
 
 
@@ -30,14 +32,20 @@ class Unasked(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errand:
-    """What a dialogue is wanted for: with whom, about whose address, and as whom.
+    """What a dialogue is wanted for: with whom, about whose address, as whom, and by whose wish.
 
-    `identity`: the destination with the source it sees.
+    `identity`: the destination with the source it sees. `site`: who wants to know. `provider`: the
+    row whose limits count instead of the ordinary ones. `hosts`: the addresses that may be dialled.
+    `recipients`: RCPT commands that one dialogue will send, the random recipient's included.
     """
 
     destination: str
     identity: str
     domain: str
+    site: str = ""
+    provider: Provider | None = None
+    hosts: tuple[IPAddress, ...] = ()
+    recipients: int = 1
 
 
 class Admission:

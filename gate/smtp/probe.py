@@ -78,25 +78,30 @@ class Prober:
         deadline: Deadline,
         trace: Trace,
         stage: float | None = None,
+        site: str = "",
     ) -> Finding:
         """Ask the hosts of `route` about `address`.
 
         `control`: the local part of a recipient that cannot exist, to be asked in the same write;
         None if the domain's accept-all state is known. `stage`: seconds for the greeting and for
-        each command, where nobody stands before the form.
+        each command, where nobody stands before the form. `site`: the name of who wants to know.
         """
         provider = provider_of(route.mx_names, self._providers)
         destination = provider.name if provider else route.destination
         source = self._dialer.source_for(destination)
-        errand = Errand(
-            destination=destination,
-            identity=f"{destination} {source.helo} {source.ip}",
-            domain=address.domain,
-        )
         try:
             if provider and provider.accepts == "opaque":
                 raise Unasked(Reason.PROVIDER_OPAQUE)
             targets = self._targets(route.hosts, trace)
+            errand = Errand(
+                destination=destination,
+                identity=f"{destination} {source.helo} {source.ip}",
+                domain=address.domain,
+                site=site,
+                provider=provider,
+                hosts=tuple(ip for target in targets for ip in target.addresses),
+                recipients=2 if control else 1,
+            )
             question = Question(
                 recipient=address.reveal(),
                 control=f"{control}@{address.domain}" if control else None,
