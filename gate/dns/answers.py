@@ -166,6 +166,10 @@ class Answers:
         """False while nobody listens at any of the resolvers."""
         return self._upstream.healthy
 
+    def upstream_of(self, name: str) -> Upstream:
+        """The servers that are asked about `name`."""
+        return self._stub(name) or self._upstream
+
     def remembered(self, name: str, rdtype: int) -> Answer | None:
         """A fresh answer, without asking."""
         answer = self._domains.get(name) if rdtype == MX else self._hosts.get((name, rdtype))

@@ -31,6 +31,7 @@ from gate.budget import DNS_FAILURE, Clock, Deadline
 from gate.dns.answers import Answer, Answers, Memory, Shared
 from gate.dns.ask import Allowance, ServerAddress
 from gate.dns.hosts import Hosts, MxHost
+from gate.dns.records import Records, look_up
 from gate.dns.wire import AAAA, MX, A, Kind, encode
 from gate.egress import IPAddress, classify, own_addresses
 from gate.reason import GateError, Reason
@@ -160,6 +161,19 @@ class Resolver:
             return None
         (found,) = hosts.found()
         return None if found.failed else found.addresses
+
+    async def records(self, name: str, rdtype: int, deadline: Deadline) -> Records:
+        """What `name` (lower-case A-labels) has of one type (`wire.TXT`, say), asked for now.
+
+        Raises `GateError` for a name that is not in canonical form.
+        """
+        try:
+            async with asyncio.timeout(deadline.left()):
+                return await look_up(
+                    name, rdtype, self._answers, clock=self._clock, random=self._random
+                )
+        except TimeoutError:
+            return Records(Kind.FAILED, detail="timeout")
 
     async def invents_names(self, deadline: Deadline) -> bool | None:
         """True if the resolvers give addresses to names that nobody has; None: not determined.

@@ -1,7 +1,8 @@
 """DNS messages as bytes: one question out, one strict and bounded look at what comes back. Pure.
 
 What it knows: RFC 1035 section 4 as far as a mail route needs it: A, AAAA, MX and CNAME of the
-answer, SOA and NS of the authority, the extended code in OPT (RFC 6891).
+answer, SOA and NS of the authority, the extended code in OPT (RFC 6891); PTR and TXT, which say
+who somebody is and what they ask for.
 
 Rules:
 1. A message is first matched (id, QR, opcode, the question byte for byte, 0x20 case included) and
@@ -36,10 +37,12 @@ A: Final = 1
 NS: Final = 2
 CNAME: Final = 5
 SOA: Final = 6
+PTR: Final = 12
 MX: Final = 15
+TXT: Final = 16
 AAAA: Final = 28
 OPT: Final = 41
-TYPE_NAMES: Final = {A: "A", AAAA: "AAAA", MX: "MX"}
+TYPE_NAMES: Final = {A: "A", AAAA: "AAAA", MX: "MX", PTR: "PTR", TXT: "TXT"}
 
 NOERROR: Final = 0
 FORMERR: Final = 1
@@ -111,6 +114,8 @@ class Record:
     name: bytes = b""
     preference: int = 0
     address: IPAddress | None = None
+    text: bytes = b""
+    """The strings of a TXT record, joined without a blank (RFC 7208 section 3.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,10 +334,22 @@ class _Reader:
             self._exactly(stop, end)
             preference = int.from_bytes(self.raw[at : at + 2], "big")
             self.answers.append(Record(owner, rdtype, ttl, name=name, preference=preference))
-        elif rdtype == CNAME:
+        elif rdtype in (CNAME, PTR):
             name, stop = self._name(at)
             self._exactly(stop, end)
             self.answers.append(Record(owner, rdtype, ttl, name=name))
+        elif rdtype == TXT:
+            self.answers.append(Record(owner, rdtype, ttl, text=self._strings(at, end)))
+
+    def _strings(self, at: int, end: int) -> bytes:
+        """The character strings of a TXT record, joined."""
+        strings = []
+        while at < end:
+            behind = at + 1 + self.raw[at]
+            strings.append(self.raw[at + 1 : behind])
+            at = behind
+        self._exactly(at, end)
+        return b"".join(strings)
 
     def _authority(self, owner: bytes, rdtype: int, rdclass: int, ttl: int, end: int) -> None:
         at, self.at = self.at, end
