@@ -170,14 +170,24 @@ def own_addresses() -> frozenset[IPAddress]:
         for line in Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines():
             found.add(IPv6Address(int(line.split()[0], 16)))
     except OSError:
-        for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-            try:
-                with socket.socket(family, socket.SOCK_DGRAM) as sock:
-                    sock.connect((target, SMTP_PORT))
-                    found.add(ip_address(sock.getsockname()[0]))
-            except OSError:
-                continue
+        found.update(outgoing_addresses())
     return frozenset(found)
+
+
+def outgoing_addresses() -> list[IPAddress]:
+    """The addresses that a packet of this machine to the outside carries, IPv4 first.
+
+    As the machine sees them: behind NAT these are private ones. Nothing is sent.
+    """
+    found = []
+    for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.connect((target, SMTP_PORT))
+                found.append(ip_address(sock.getsockname()[0]))
+        except OSError:
+            continue
+    return found
 
 
 class Unroutable(Exception):
@@ -271,19 +281,7 @@ class Dialer:
         to prove, for ports that begin with the handshake. Raises `Unroutable`, `NoConnect`, and
         `ValueError` for a port that is not this dialler's, before a socket exists.
         """
-        if port not in self._ports:
-            known = ", ".join(map(str, self._ports))
-            raise ValueError(f"port {port}: this dialler opens port {known} only")
-        vetted = self.vet(addresses)
-        lanes = _lanes(
-            [ip for ip in vetted if source.ip is None or ip.version == source.ip.version]
-        )
-        if not lanes:
-            raise NoConnect("no source address of the host's family")
-        if len(lanes) == 1:
-            sock, ip = await self._try(lanes[0], port, source, deadline)
-        else:
-            sock, ip = await self._race(lanes[0], lanes[1], port, source, deadline)
+        sock, ip = await self.reach(addresses, source=source, deadline=deadline, port=port)
         loop = asyncio.get_running_loop()
         try:
             if tls is None:
@@ -300,6 +298,28 @@ class Dialer:
         except OSError as error:
             raise _no_connect(error) from None
         return transport, protocol, ip
+
+    async def reach(
+        self,
+        addresses: Sequence[IPAddress],
+        *,
+        source: Source,
+        deadline: Deadline,
+        port: int = SMTP_PORT,
+    ) -> tuple[socket.socket, IPAddress]:
+        """`dial` as far as the socket, for a library that speaks over one it is handed."""
+        if port not in self._ports:
+            known = ", ".join(map(str, self._ports))
+            raise ValueError(f"port {port}: this dialler opens port {known} only")
+        vetted = self.vet(addresses)
+        lanes = _lanes(
+            [ip for ip in vetted if source.ip is None or ip.version == source.ip.version]
+        )
+        if not lanes:
+            raise NoConnect("no source address of the host's family")
+        if len(lanes) == 1:
+            return await self._try(lanes[0], port, source, deadline)
+        return await self._race(lanes[0], lanes[1], port, source, deadline)
 
     async def _race(
         self,

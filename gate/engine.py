@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import Protocol
+from typing import Final, Protocol
 
 from gate import metrics
 from gate.budget import Clock, steady
@@ -68,6 +68,10 @@ class Identity:
     note: str = ""
 
 
+NOBODY: Final = Identity(f"gate.{SANDBOX_ZONE}", f"postmaster@gate.{SANDBOX_ZONE}")
+"""Greets in the sandbox, and nowhere else, when no identity was given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """The running rooms. `development_secret` is set when the only site is the made-up one."""
@@ -84,6 +88,8 @@ class Engine:
     wall: Clock
     rechecks: Rechecks
     outbox: Outbox
+    dialer: Dialer
+    prober: Prober
 
     def start(self) -> None:
         """Do in the background what is due later. A process that only checks need not."""
@@ -126,7 +132,8 @@ async def open_engine(
         resolver = _resolver(settings, world, clock)
         stack.push_async_callback(resolver.close)
         identity = identity_of(settings, socket.gethostname())
-        prober = _prober(settings, world, identity, clock)
+        dialer = _mail_dialer(settings, world, identity)
+        prober = _prober(settings, identity, dialer, clock)
         stack.push_async_callback(prober.close)
         sites, secret = _sites(settings, keys)
         poster = _poster(settings, world, sites, resolver, clock)
@@ -148,7 +155,7 @@ async def open_engine(
         stack.push_async_callback(outbox.close)
         stack.push_async_callback(rechecks.close)
         known = (settings, checker, resolver, store, keys, sites, secret, identity)
-        yield Engine(*known, clock, wall, rechecks, outbox)
+        yield Engine(*known, clock, wall, rechecks, outbox, dialer, prober)
 
 
 def identity_of(settings: Settings, host_name: str) -> Identity | None:
@@ -187,17 +194,19 @@ def _resolver(settings: Settings, world: World | None, clock: Clock) -> Resolver
     )
 
 
-def _prober(
-    settings: Settings, world: World | None, identity: Identity | None, clock: Clock
-) -> Prober:
-    spoken = identity or Identity(f"gate.{SANDBOX_ZONE}", f"postmaster@gate.{SANDBOX_ZONE}")
+def _mail_dialer(settings: Settings, world: World | None, identity: Identity | None) -> Dialer:
+    """What dials mail hosts, from the addresses of the settings and under their names."""
+    spoken = identity or NOBODY
     sources = [
         Source(ip_address(entry.ip) if entry.ip else None, entry.helo or spoken.helo)
         for entry in settings.egress.address
     ]
     if settings.egress.allow:
         log.warning("addresses dialled although not public: %s", ", ".join(settings.egress.allow))
-    dialer = _dialer(settings, world, sources or [Source(None, spoken.helo)], (SMTP_PORT,))
+    return _dialer(settings, world, sources or [Source(None, spoken.helo)], (SMTP_PORT,))
+
+
+def _prober(settings: Settings, identity: Identity | None, dialer: Dialer, clock: Clock) -> Prober:
     throttle = Throttle(
         destination_most=settings.limits.destination_dialogues,
         global_most=settings.limits.dialogues,
@@ -205,7 +214,7 @@ def _prober(
     )
     return Prober(
         dialer=dialer,
-        mail_from=spoken.mail_from,
+        mail_from=(identity or NOBODY).mail_from,
         tls=settings.probe.tls,
         throttle=throttle,
         clock=clock,
