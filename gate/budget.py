@@ -124,6 +124,10 @@ SLOT_SHARE: Final = 0.2
 COOL_DOWN: Final = 300.0
 COOL_DOWN_MOST: Final = 10_800.0
 """A destination that refuses us rests; doubling, up to the second figure."""
+PROBING_TRIAL: Final = 5.0
+"""After a stop of all probing, one dialogue in this time is let through until one goes well."""
+PROBING_SWITCH: Final = 100 * 365 * 86_400.0
+"""How long the operator's switch is remembered: for ever, as far as a date in a store can say it."""
 GREYLIST_RETRY: Final = 300.0
 GREYLIST_RETRY_LEAST: Final = 60.0
 GREYLIST_RETRY_MOST: Final = 3600.0
@@ -292,3 +296,5 @@ PRACTICE_GREYLIST: Final = 5.0
 """The sandbox's greylisting clears after this: long enough to see, short enough to wait for."""
 LEAK_GRACE: Final = 0.2
 """A socket or thread that closes this soon after its test is no leak."""
+LAG_TICK: Final = 0.005
+"""How often the kit's watch over an event loop looks whether it is held up."""

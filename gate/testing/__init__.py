@@ -7,8 +7,10 @@ that stands behind a gate. Everything here binds to loopback and nothing dials o
 from __future__ import annotations
 
 from gate.testing.clock import FakeClock
+from gate.testing.lag import LoopLag
 from gate.testing.mailhost import HostRules, MailHost
 from gate.testing.mta import ScriptedMta, transcript, transcripts
+from gate.testing.proxy import Faults, FaultyProxy
 from gate.testing.seam import Seam
 from gate.testing.wire import Connection, Piece, SmtpListener
 from gate.testing.zones import NXDOMAIN, SERVFAIL, FakeZones
@@ -19,7 +21,10 @@ __all__ = [
     "Connection",
     "FakeClock",
     "FakeZones",
+    "Faults",
+    "FaultyProxy",
     "HostRules",
+    "LoopLag",
     "MailHost",
     "Piece",
     "ScriptedMta",

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from gate.budget import Deadline
 from gate.dns import MailRoute, Resolver
+from gate.testing.forgery import MX_GOOD
 from gate.testing.zones import FakeZones, Value
-from tests.dns.forgery import MX_GOOD
 
 T = TypeVar("T")
 

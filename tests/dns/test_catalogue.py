@@ -20,8 +20,7 @@ from gate.budget import (
 )
 from gate.dns.ask import QUESTIONS
 from gate.testing.dns_listener import Stream
-from gate.testing.zones import NXDOMAIN, SERVFAIL, SILENT, Rcode, Truncated, Turns, Value
-from tests.dns.forgery import (
+from gate.testing.forgery import (
     MX_GOOD,
     MX_HEAD,
     alone,
@@ -40,6 +39,7 @@ from tests.dns.forgery import (
     stranger,
     then_right,
 )
+from gate.testing.zones import NXDOMAIN, SERVFAIL, SILENT, Rcode, Truncated, Turns, Value
 from tests.dns.ground import HOST, MAIL, find
 
 SOA_30 = "SOA ns.test hostmaster.test 1 3600 600 86400 30"

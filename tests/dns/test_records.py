@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gate.dns import Resolver
 from gate.dns.records import Records
 from gate.dns.wire import MX, PTR, TXT, A, Kind, Question, encode, read, tell
+from gate.testing.forgery import alone, records
 from gate.testing.zones import NXDOMAIN, SERVFAIL, SILENT, FakeZones, Late, Value
-from tests.dns.forgery import alone, records
 from tests.dns.ground import serve, soon
 
 PLAN: dict[str, Value] = {

@@ -27,6 +27,7 @@ from gate.dns.answers import ESTATE_MOST
 from gate.dns.ask import QUESTIONS
 from gate.reason import GateError, Reason
 from gate.testing import FakeClock
+from gate.testing.forgery import MX_GOOD, alone, only, records
 from gate.testing.zones import (
     NXDOMAIN,
     SERVFAIL,
@@ -37,7 +38,6 @@ from gate.testing.zones import (
     Turns,
     Value,
 )
-from tests.dns.forgery import MX_GOOD, alone, only, records
 from tests.dns.ground import HOST, MAIL, SLACK, closed_port, find, resolver, serve, soon
 
 

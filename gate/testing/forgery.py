@@ -1,36 +1,47 @@
-"""Answers as a broken or hostile resolver gives them, made from the right one."""
+"""Answers as a broken or hostile resolver gives them, for `FakeZones`: forged, cut off, endless.
+
+    async with FakeZones({
+        "good.test": then_right(other_id, "MX 10 mx.good.test", times=50),
+        "deep.test": deep_owners(),
+    }) as zones: …
+
+A *spoil* makes a wrong message of the right one; what it does not touch is as it should be. The
+bombs are as large as a datagram or a stream can carry, and cost us next to nothing to make.
+"""
 
 from __future__ import annotations
 
 import random
 import struct
 from collections.abc import Callable, Iterable
+from typing import Final
 
 import dns.rcode
 import dns.rrset
 
 from gate.testing.zones import Packets, Query, Truncated
 
-MX_GOOD = "MX 10 mx.good.test"
-MX_HEAD = struct.pack("!HHI", 15, 1, 60)
+MX_GOOD: Final = "MX 10 mx.good.test"
+"""What the right answer says unless another is named."""
+MX_HEAD: Final = struct.pack("!HHI", 15, 1, 60)
 """Type, class and TTL of an MX record."""
 
 Spoil = Callable[[bytes], bytes]
 
 
-def then_right(spoil: Spoil, *, times: int = 1) -> Packets:
+def then_right(spoil: Spoil, right: str = MX_GOOD, *, times: int = 1) -> Packets:
     """As many spoiled answers, and the right one behind them."""
 
     def make(query: Query) -> Iterable[bytes]:
-        right = query.says(MX_GOOD)
-        return [*(spoil(right) for _ in range(times)), right]
+        message = query.says(right)
+        return [*(spoil(message) for _ in range(times)), message]
 
     return Packets(make)
 
 
-def only(spoil: Spoil) -> Packets:
+def only(spoil: Spoil, right: str = MX_GOOD) -> Packets:
     """A spoiled answer and nothing else."""
-    return Packets(lambda query: [spoil(query.says(MX_GOOD))])
+    return Packets(lambda query: [spoil(query.says(right))])
 
 
 def alone(*records: str, rcode: str = "NOERROR") -> Packets:
@@ -39,20 +50,26 @@ def alone(*records: str, rcode: str = "NOERROR") -> Packets:
 
 
 def other_id(wire: bytes) -> bytes:
+    """The answer to a question that was never asked."""
     (right,) = struct.unpack_from("!H", wire)
-    return struct.pack("!H", right ^ random.randrange(1, 65_536)) + wire[2:]
+    return struct.pack("!H", right ^ random.randrange(1, 65_536)) + wire[2:]  # noqa: S311 - noise
 
 
 def other_name(wire: bytes) -> bytes:
+    """The right id, and another name in the question."""
     return wire[:13] + b"z" + wire[14:]
 
 
 def other_case(wire: bytes) -> bytes:
-    return wire[:12] + wire[12:23].swapcase() + wire[23:]
+    """The letters of the question in the other case: whoever guesses has to guess them too."""
+    end = _question_end(wire)
+    return wire[:12] + wire[12:end].swapcase() + wire[end:]
 
 
 def other_class(wire: bytes) -> bytes:
-    return wire[:25] + b"\0\3" + wire[27:]
+    """The question is of class CHAOS."""
+    end = _question_end(wire)
+    return wire[: end + 2] + b"\0\3" + wire[end + 4 :]
 
 
 def other_flags(mask: int) -> Spoil:
@@ -66,8 +83,13 @@ def other_flags(mask: int) -> Spoil:
 
 
 def long_rdata(wire: bytes) -> bytes:
-    """The first record claims more than there is."""
+    """The first record claims more than there is. It has the default TTL."""
     return wire.replace(MX_HEAD[:4] + b"\0\0\1\x2c\0", MX_HEAD[:4] + b"\0\0\1\x2c\xff", 1)
+
+
+def _question_end(wire: bytes) -> int:
+    """Where the name in the question ends."""
+    return wire.index(b"\0", 12) + 1
 
 
 def records(body: bytes, count: int = 1) -> Packets:
@@ -83,7 +105,7 @@ def records(body: bytes, count: int = 1) -> Packets:
 
 
 def deep_owners() -> Packets:
-    """62 MX records of good.test, all with an owner name of a hundred labels."""
+    """62 MX records with an owner name of a hundred labels, for a question as long as good.test."""
     owner, first = b"\1x" * 100 + b"\0", struct.pack("!H", 0xC000 | 27)
     record = MX_HEAD + struct.pack("!HH", 4, 10) + first
     return records(owner + record + (first + record) * 61, 62)
@@ -94,7 +116,7 @@ def chain_of_aliases() -> Truncated:
 
     def make(query: Query) -> Iterable[bytes]:
         answer = query.blank()
-        owner = "good.test."
+        owner = f"{query.name}."
         for number in range(1500):
             target = f"alias-number-{number}.test."
             answer.answer.append(dns.rrset.from_text(owner, 60, "IN", "CNAME", target))
