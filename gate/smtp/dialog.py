@@ -20,6 +20,8 @@ Rules:
 6. STARTTLS is the last command of its write, nothing may follow its 220 in clear (RFC 3207 6), and
    what the server said before the handshake is forgotten.
 7. The writer has eight verbs. A message cannot be sent, because there is no way to say so.
+8. A connection may be asked again (`ask`) only if it is in step and outside of any transaction; the
+   next question is one write, and every rule above holds for it as it did for the first.
 
 Bugs: two or more unasked replies that arrive in writes of their own, each after the next command
 left, cannot be told from answers. The server that does so could as well lie outright. An answer
@@ -73,6 +75,8 @@ _GREETING: Final[_Step] = (Stage.GREETING, b"")
 _STARTTLS: Final[_Step] = (Stage.STARTTLS, command("STARTTLS"))
 _RSET: Final[_Step] = (Stage.RSET, command("RSET"))
 _QUIT: Final[_Step] = (Stage.QUIT, command("QUIT"))
+_OF_THE_SERVER: Final = frozenset({Stage.GREETING, Stage.EHLO, Stage.HELO, Stage.STARTTLS})
+"""Stages that are over once for a connection, whatever is asked on it."""
 _IN_GROUP: Final = frozenset({Stage.MAIL, Stage.RCPT, Stage.CONTROL, Stage.RSET})
 """Stages behind which another command may be written before their reply has come (RFC 2920 3.1)."""
 
@@ -82,7 +86,8 @@ class Dialog:
 
     The shell's loop: `receive` what arrives, write what `outgoing` gives, upgrade when `wants_tls`,
     stop when `finished`. When the connection ends or the time is up before that, the answers that
-    `reply_to` already has still stand. After a breach there are none.
+    `reply_to` already has still stand. After a breach there are none. While it is `reusable`, `ask`
+    begins with the next mailbox.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class Dialog:
         *,
         helo: str,
         mail_from: str,
-        recipient: str,
+        recipient: str | None,
         control: str | None,
         tls: Tls,
         smtputf8: bool,
@@ -100,7 +105,8 @@ class Dialog:
         Args:
             helo: our name.
             mail_from: our envelope sender.
-            recipient: the address asked about, as it goes on the wire.
+            recipient: the address asked about, as it goes on the wire; None: get acquainted only,
+                and have the connection ready for a question.
             control: a random address of the same domain, or None if it is not to be asked.
             tls: when to upgrade; "always" gives up on a server that does not offer STARTTLS.
             smtputf8: an address is not ASCII, and needs the extension (RFC 6531).
@@ -110,12 +116,8 @@ class Dialog:
         """
         self._helo = helo
         self._ehlo = (Stage.EHLO, command("EHLO", helo))
-        mail = (Stage.MAIL, command("MAIL", mail_from, smtputf8=smtputf8))
-        real = (Stage.RCPT, command("RCPT", recipient, smtputf8=smtputf8))
-        self._script = [mail, real, _RSET]
-        if control is not None:
-            random = (Stage.CONTROL, command("RCPT", control, smtputf8=smtputf8))
-            self._script += [mail, random, _RSET]
+        self._mail_from = mail_from
+        self._script = self._question(recipient, control, smtputf8)
         self._tls = tls
         self._smtputf8 = smtputf8
         self._reader = ReplyReader()
@@ -134,6 +136,11 @@ class Dialog:
         self._over = False
         self._ended = False  # nothing may be written any more, and nothing that comes counts
         self._broken = False
+        self._unasked = False  # acquainted, and nothing was or could be asked
+        self.transactions = 0
+        """MAIL commands that were answered on this connection."""
+        self.refusals = 0
+        """Replies of 400 and above on this connection: servers count them as errors of ours."""
         self.tls_required = False
         """TLS is demanded, by the server or by our setting, and is not on."""
         self.smtputf8_missing = False
@@ -156,8 +163,9 @@ class Dialog:
     @property
     def reusable(self) -> bool:
         """In step, outside of any transaction and welcome: the connection may serve again."""
-        clean = self.smtputf8_missing or (self._stage is Stage.RSET and self._mail_taken)
-        return clean and self._over and not (self._ended or self._awaited or self.tls_required)
+        fenced = self._stage is Stage.RSET and self._mail_taken
+        clean = self._over and not (self._ended or self._awaited or self.tls_required)
+        return clean and (fenced or self._unasked) and not self._reader.pending
 
     @property
     def wants_tls(self) -> bool:
@@ -166,7 +174,7 @@ class Dialog:
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """Everything that was said, in order; kept after a breach."""
+        """Everything that was said since the last question began, in order; kept after a breach."""
         return [
             Exchange(stage, line.decode().removesuffix("\r\n"), reply)
             for (stage, line), reply in self._said
@@ -181,6 +189,26 @@ class Dialog:
         return self._answers.get(stage)
 
     # -- what the shell does ----------------------------------------------------------------------
+    def ask(self, recipient: str, control: str | None, *, smtputf8: bool) -> None:
+        """Begin with another mailbox, on the same connection. Arguments as for the first.
+
+        What was answered about the last one is forgotten; what the server said of itself is kept.
+
+        Raises:
+            GateError: the connection is not `reusable`, or an argument cannot be written.
+        """
+        if not self.reusable:
+            raise GateError("ask() on a connection that is not reusable")
+        self._script = self._question(recipient, control, smtputf8)
+        self._smtputf8 = smtputf8
+        self._answers = {
+            stage: reply for stage, reply in self._answers.items() if stage in _OF_THE_SERVER
+        }
+        self._said = []
+        self._reader.next_question()
+        self._over = self._unasked = self.smtputf8_missing = False
+        self._begin_questions()
+
     def outgoing(self) -> bytes:
         """Hand out what is to be written now; b"" if nothing is. From here on it is awaited."""
         if not self._unsent:
@@ -255,6 +283,33 @@ class Dialog:
         self._awaited.append(_QUIT)
         return _QUIT[1]
 
+    # -- one question -----------------------------------------------------------------------------
+    def _question(self, recipient: str | None, control: str | None, smtputf8: bool) -> list[_Step]:
+        """Every command of a question: a transaction for each recipient, closed by its fence."""
+        mail = (Stage.MAIL, command("MAIL", self._mail_from, smtputf8=smtputf8))
+        if recipient is None:
+            return []
+        script = [mail, (Stage.RCPT, command("RCPT", recipient, smtputf8=smtputf8)), _RSET]
+        if control is not None:
+            random = (Stage.CONTROL, command("RCPT", control, smtputf8=smtputf8))
+            script += [mail, random, _RSET]
+        return script
+
+    def _begin_questions(self) -> None:
+        """Put the question out, at once or one command at a time, if the server can take it."""
+        if self._smtputf8 and "SMTPUTF8" not in self._capabilities:
+            # RFC 6531 3.5: such an address must not be sent to a server that does not offer it.
+            self.smtputf8_missing = self._unasked = self._over = True
+            return
+        self._control_turn = self._mail_taken = False
+        if not self._script:
+            self._unasked = self._over = True
+        elif "PIPELINING" in self._capabilities:
+            self._unsent += self._script
+        else:
+            self._plan = self._script.copy()
+            self._go_on()
+
     # -- one reply after the other ----------------------------------------------------------------
     def _take(self, replies: list[Reply]) -> None:
         """Give each reply to the command it answers."""
@@ -277,9 +332,13 @@ class Dialog:
     def _answer(self, step: _Step, reply: Reply) -> None:
         """Take the reply to one command: note it, and make the move that the table names."""
         self._said.append((step, reply))
+        if reply.code >= 400:
+            self.refusals += 1
         if self._ended:
             return
         stage = step[0]
+        if stage is Stage.MAIL:
+            self.transactions += 1
         moves = _MOVES[stage]
         move = moves[reply.code] if reply.code in moves else moves.get(reply.code // 100)
         if move is None:
@@ -328,16 +387,8 @@ class Dialog:
         """EHLO or HELO was accepted: upgrade, give up, or ask."""
         if self._tls == "always" and not self._encrypted:
             self._require_tls()
-        elif self._smtputf8 and "SMTPUTF8" not in self._capabilities:
-            # RFC 6531 3.5: such an address must not be sent to a server that does not offer it.
-            self.smtputf8_missing = self._over = True
         else:
-            self._control_turn = self._mail_taken = False
-            if "PIPELINING" in self._capabilities:
-                self._unsent += self._script
-            else:
-                self._plan = self._script.copy()
-                self._go_on()
+            self._begin_questions()
 
     def _upgrading(self, reply: Reply) -> None:
         self._wants_tls = True

@@ -31,8 +31,9 @@ MAX_LINES: Final = 100
 """Lines of a reply. A long EHLO answer has about twenty."""
 MAX_REPLY: Final = 16 * 1024
 """Octets of a reply with its line ends."""
-MAX_SESSION: Final = 64 * 1024
-"""Octets of all replies on a connection: a whole probe reads about one KiB."""
+MAX_QUESTION: Final = 64 * 1024
+"""Octets of all replies to one question, the greeting included: a whole probe reads about one KiB.
+A connection that serves many questions in turn may read so much for each."""
 
 _LONGEST: Final = MAX_LINE - 2  # without the line end, which counts as two octets even if it is one
 _TOO_LONG: Final = f"a line over {MAX_LINE}, a reply over {MAX_LINES} lines or {MAX_REPLY} octets"
@@ -78,14 +79,14 @@ class ReplyReader:
     again.
     """
 
-    __slots__ = ("_breach", "_code", "_held", "_lines", "_session", "_size")
+    __slots__ = ("_breach", "_code", "_held", "_lines", "_read", "_size")
 
     def __init__(self) -> None:
         self._held = ""  # a line without its end yet, as Latin-1: one character is one octet
         self._code = 0  # of the reply whose first lines are in _lines
         self._lines: list[str] = []
         self._size = 0  # octets of that reply so far
-        self._session = 0
+        self._read = 0
         self._breach = ""
 
     @property
@@ -98,6 +99,10 @@ class ReplyReader:
         """The code of the reply that has begun, as far as it is here; "" if none has."""
         return str(self._code) if self._lines else self._held[:3]
 
+    def next_question(self) -> None:
+        """What was read up to now counts no longer."""
+        self._read = 0
+
     def feed(self, data: bytes) -> list[Reply]:
         """Take what arrived and return the replies that it completes, in order.
 
@@ -106,9 +111,9 @@ class ReplyReader:
         """
         if self._breach:
             raise RemoteProtocolError(self._breach)
-        self._session += len(data)
-        if self._session > MAX_SESSION:
-            self._refuse(f"more than {MAX_SESSION} octets in a session")
+        self._read += len(data)
+        if self._read > MAX_QUESTION:
+            self._refuse(f"more than {MAX_QUESTION} octets for one question")
         arrived = (self._held + data.decode("latin-1")).replace("\r\n", "\n")
         if "\r" in arrived[:-1] or "\0" in arrived:
             self._refuse("a CR amid a line, or a NUL")

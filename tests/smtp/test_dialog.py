@@ -4,6 +4,7 @@ A transcript is what goes over the wire, one line each, and what came of it:
 
     == NAME             its name; the fault's number if it is one of the catalogue
     options ...         what differs from the usual: tls=, control=, recipient=, smtputf8, lf
+    ASK real [random]   the next question on this connection
     S line              the server says this line; S+ the same without a line end
     C line              we must write this line; a bare C: we must write nothing
     TLS started|failed  the handshake that we must want now
@@ -43,7 +44,7 @@ Cut = Literal["whole", "octets"]
 
 def make_dialog(
     *,
-    recipient: str = REAL,
+    recipient: str | None = REAL,
     control: str | None = RANDOM,
     tls: Tls = "when-required",
     smtputf8: bool = False,
@@ -77,8 +78,9 @@ class Transcript:
 
     def dialog(self) -> Dialog:
         control = self.options.get("control", RANDOM)
+        recipient = self.options.get("recipient", REAL)
         return make_dialog(
-            recipient=self.options.get("recipient", REAL),
+            recipient=None if recipient == "none" else recipient,
             control=None if control == "none" else control,
             tls=cast(Tls, self.options.get("tls", "when-required")),
             smtputf8="smtputf8" in self.options,
@@ -132,6 +134,9 @@ def play(transcript: Transcript, cut: Cut) -> tuple[Dialog, bool]:
             assert all(line.startswith(WRITABLE) for line in written.splitlines(keepends=True))
         elif kind == "Q":
             assert [dialog.quit() for _ in lines] == [line.encode() for line in lines]
+        elif kind == "ASK":
+            real, _, random = lines[0].partition(" ")
+            dialog.ask(real, random or None, smtputf8=not real.isascii())
         elif lines == ["started"]:
             dialog.tls_started()
         elif lines == ["failed"]:
@@ -169,6 +174,78 @@ def test_replies_that_follow_a_transcript_break_it_and_withdraw_its_answers(name
     for more in (b"250 ok\r\n", b"421 bye\r\n", b""):
         with pytest.raises(RemoteProtocolError):
             dialog.receive(more)
+
+
+# -- the next question ----------------------------------------------------------------------------
+def test_what_was_said_of_the_last_mailbox_is_forgotten_and_the_counts_go_on() -> None:
+    transcript = TRANSCRIPTS[
+        "the second question on a connection is one write, and says nothing of the first"
+    ]
+    dialog, _ = play(transcript, "whole")
+    assert [said.command for said in dialog.exchanges][1] == "RCPT TO:<ann@elsewhere.test>"
+    assert (dialog.transactions, dialog.refusals) == (5, 2)
+    assert dialog.reply_to(Stage.EHLO) is not None
+
+
+# What came before the question that must not be asked.
+NOT_REUSABLE: dict[str, list[bytes]] = {
+    "before the greeting": [],
+    "turned away at the greeting": [b"554 not you\r\n"],
+    "EHLO not answered yet": [b"220 mx\r\n"],
+    "in the middle of a transaction": [b"220 mx\r\n", b"250 mx\r\n", b"250 ok\r\n"],
+    "behind a 421": [b"220 mx\r\n", b"421 mx\r\n"],
+    "behind a refused MAIL": [b"220 mx\r\n", b"250 mx\r\n", b"550 ok\r\n"],
+}
+
+
+@pytest.mark.parametrize("name", NOT_REUSABLE)
+def test_only_a_connection_that_is_clean_is_asked_again(name: str) -> None:
+    dialog = make_dialog(control=None)
+    for said in NOT_REUSABLE[name]:
+        dialog.outgoing()
+        dialog.receive(said)
+    with pytest.raises(GateError):
+        dialog.ask(REAL, None, smtputf8=False)
+
+
+@pytest.mark.parametrize("arrived", [b"421 4.4.2 timeout\r\n", b"250 ok\r\n", b"4", b"\r\n"])
+def test_what_arrives_between_two_questions_ends_the_connection(arrived: bytes) -> None:
+    dialog = make_dialog()
+    assert not converse(dialog, true_answers, {}, "whole")
+    assert dialog.reusable
+    feed(dialog, arrived, "whole")
+    assert not dialog.reusable
+
+
+def test_a_long_session_is_bounded_by_each_question_and_not_as_a_whole() -> None:
+    dialog = make_dialog(control=None)
+    long_answers = dict(SAID)
+    long_answers[b"RCPT"] = b"550-" + b"x" * 1000 + b"\r\n550 no\r\n"
+
+    def truth(line: bytes) -> bytes:
+        return long_answers[line[:4]]
+
+    assert not converse(dialog, truth, {}, "whole")
+    for _ in range(100):
+        assert not ask_again(dialog, truth)
+        assert dialog.reusable
+    assert dialog.refusals == 101
+
+
+def ask_again(
+    dialog: Dialog, truth: Truth, change: Mutation = bytes, control: str | None = None
+) -> bool:
+    """The next question, about joe; the server's answer to its first write is changed. Tells
+    whether the dialogue was broken."""
+    dialog.ask("joe@there.test", control, smtputf8=False)
+    while written := dialog.outgoing():
+        said = change(b"".join(truth(line) for line in written.splitlines()))
+        change = bytes
+        try:
+            dialog.receive(said)
+        except RemoteProtocolError:
+            return True
+    return False
 
 
 # -- rules ----------------------------------------------------------------------------------------
@@ -351,6 +428,23 @@ def test_no_single_change_makes_a_refused_mailbox_accepted(
     broken = converse(dialog, truth, {where: change}, cut)
     answer = dialog.reply_to(Stage.RCPT)
     assert broken or not dialog.finished or answer is None or answer.code >= 300
+
+
+@given(
+    change=mutations(),
+    control=st.sampled_from([None, RANDOM]),
+    truth=st.sampled_from([true_answers, true_answers_one_by_one]),
+)
+@settings(max_examples=400, deadline=None)
+def test_no_change_makes_a_refused_mailbox_accepted_on_a_used_connection(
+    change: Mutation, control: str | None, truth: Truth
+) -> None:
+    dialog = make_dialog()
+    assert not converse(dialog, truth, {}, "whole")
+    broken = ask_again(dialog, truth, change, control)
+    answer = dialog.reply_to(Stage.RCPT)
+    assert broken or not dialog.finished or answer is None or answer.code >= 300
+    assert not (broken and dialog.reusable)
 
 
 @pytest.mark.parametrize("extra", [1, 2, 5])

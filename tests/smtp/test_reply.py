@@ -14,7 +14,7 @@ from gate.smtp.reply import (
     MAX_LINE,
     MAX_LINES,
     MAX_REPLY,
-    MAX_SESSION,
+    MAX_QUESTION,
     Reply,
     ReplyReader,
     parse,
@@ -207,7 +207,7 @@ BOMBS = {
     "a line without end": (b"220 ", b"x", MAX_LINE),
     "continued for ever": (b"", b"250-x\r\n", MAX_LINES * 7),
     "long lines, continued for ever": (b"", b"250-" + b"x" * 1018 + b"\r\n", MAX_REPLY),
-    "replies for ever": (b"", b"250 " + b"x" * 1018 + b"\r\n", MAX_SESSION),
+    "replies for ever": (b"", b"250 " + b"x" * 1018 + b"\r\n", MAX_QUESTION),
 }
 
 
@@ -227,7 +227,7 @@ def test_a_bomb_is_refused_at_its_bound(name: str, size: int) -> None:
 
 def test_an_honest_session_may_be_as_long_as_the_bound() -> None:
     reader, line = ReplyReader(), b"250 " + b"x" * 1018 + b"\r\n"
-    for _ in range(MAX_SESSION // len(line)):
+    for _ in range(MAX_QUESTION // len(line)):
         assert len(reader.feed(line)) == 1
     with pytest.raises(RemoteProtocolError):
         reader.feed(b"2")
