@@ -17,36 +17,23 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from gate.store import open_store
 from gate.testing import FakeZones, HostRules, MailHost
-from gate.testing.zones import Value
+from tests.durability.domains import Everybody, plan
 from tests.durability.life import HOOK_IP, Plan, live
 from tests.lateworld import OK, Answering, Received, Receiver, status
 
-DOMAINS = tuple(f"d{number}.test" for number in range(8))
+DOMAINS = 2000
 GREYLIST = 0.3
 SHORTEST, LONGEST = 0.05, 0.7
 """Seconds that a life lasts, counted from when its process is started."""
 DRAIN = 20.0
 """The last life ends by itself, or when nothing has arrived for so many seconds."""
-
-
-class Everybody(Collection[str]):
-    """Users: everybody whose name begins with u; the random recipient begins with x."""
-
-    def __contains__(self, name: object) -> bool:
-        return str(name).startswith("u")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 @dataclass(slots=True)
@@ -79,14 +66,10 @@ async def survive(kills: int, directory: Path, seed: int = 1) -> Tally:
     context.set_forkserver_preload(["tests.durability.life", "tests.lateworld"])
     hook = Receiver(_moody(chance), name="hook.test", tls=False)
     async with AsyncExitStack() as stack:
-        plan: dict[str, Value] = {"hook.test": f"A {HOOK_IP}"}
-        hosts = {}
-        for number, domain in enumerate(DOMAINS, 1):
-            rules = HostRules(users=Everybody(), greylist=GREYLIST)
-            host = await stack.enter_async_context(MailHost(rules, history=10))
-            hosts[f"8.8.4.{number}"] = host.address
-            plan |= {domain: f"MX 10 mx.{domain}", f"mx.{domain}": f"A 8.8.4.{number}"}
-        zones = await stack.enter_async_context(FakeZones(plan))
+        rules = HostRules(users=Everybody(), greylist=GREYLIST)
+        host = await stack.enter_async_context(MailHost(rules, history=10))
+        zones = FakeZones({"hook.test": f"A {HOOK_IP}", **plan(DOMAINS)})
+        await stack.enter_async_context(zones)
         await stack.enter_async_context(hook)
         life = Plan(
             store=str(directory / "gate.db"),
@@ -94,7 +77,7 @@ async def survive(kills: int, directory: Path, seed: int = 1) -> Tally:
             base=time.time(),
             dns=zones.server,
             hook=hook.address,
-            hosts=hosts,
+            mail=host.address,
             domains=DOMAINS,
         )
         for _ in range(kills):
