@@ -281,6 +281,25 @@ HOOK_TOLERANCE_WORKOS: Final = 30.0
 HOOK_REPLAY: Final = 900.0
 """A message seen again within this is answered as it was the first time."""
 
+# -- gate doctor -----------------------------------------------------------------------------------
+DOCTOR: Final = 25.0
+"""All checks together, side by side."""
+DOCTOR_LEAST: Final = 1.0
+DOCTOR_MOST: Final = 300.0
+"""Bounds of `gate doctor --timeout`."""
+DOCTOR_CONNECT: Final = 8.0
+"""One connect to port 25: long enough for a lost packet to be sent twice more."""
+DOCTOR_DNS_SLOW: Final = 0.3
+"""A resolver that takes longer to answer what half the world asks eats up a form's time."""
+DOCTOR_CLOCK_BEHIND: Final = 86_400.0
+"""A clock may be behind the newest file of the program by time zones and file systems, not more."""
+DOCTOR_CLOCK_ERROR: Final = 1.0
+"""The error that a kernel may own up to and still have its clock called right."""
+DOCTOR_EVERY: Final = 6 * 3600.0
+"""A gate that runs looks itself over this often."""
+DOCTOR_LETTER: Final = 60.0
+"""The test message, one egress address: servers take their time over a message they do not know."""
+
 # -- the Python client (gate.client, gate.middleware) ----------------------------------------------
 CLIENT: Final = 2.0
 """A call that names no timeout is given up after this: well after the gate's own budget."""
