@@ -133,6 +133,18 @@ GREYLIST_RETRY_LEAST: Final = 60.0
 GREYLIST_RETRY_MOST: Final = 3600.0
 """When to ask again after greylisting; bounds of what a reply may name."""
 
+SOURCE_DAY: Final = 86_400.0
+"""A warm-up allowance is for a UTC day."""
+SOURCE_NOTES: Final = 3600.0
+"""Refusals of a source by so many destinations within this time rest it."""
+SOURCE_REST: Final = 3600.0
+SOURCE_REST_MOST: Final = 86_400.0
+"""How long; doubling, up to the second figure."""
+SOURCE_KEEP: Final = 1.0
+"""What sources have used up is written so long after it changed."""
+SOURCE_KEPT: Final = 3 * 86_400.0
+"""What was written is good for so long: longer than any rest."""
+
 # -- memory (architecture.md 6): fresh, then served while a new flight starts behind, then gone ----
 DELIVERABLE_FRESH: Final = 86_400.0
 DELIVERABLE_EXPIRES: Final = 7 * 86_400.0
