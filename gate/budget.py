@@ -119,6 +119,11 @@ TLS_SHUTDOWN: Final = 0.5
 """Closing a TLS connection politely may take so long; then it is cut."""
 QUIT_LINGER: Final = 0.2
 """A closed dialogue's socket is aborted after this (faults.md S02)."""
+WARM_IDLE: Final = 8.0
+"""A connection that nobody asks on is told QUIT after this: longer than it takes to end an address
+whose domain is typed, shorter than the ten seconds after which a Postfix under load hangs up."""
+AHEAD_AGAIN: Final = 60.0
+"""A destination at which a connection was opened ahead, and not used, is spared for so long."""
 SLOT_SHARE: Final = 0.2
 """The share of a dialogue's time that may be spent waiting for a slot; a fraction."""
 COOL_DOWN: Final = 300.0
