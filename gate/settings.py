@@ -10,6 +10,8 @@ Order: `--config FILE`, else `GATE_CONFIG`, else `./gate.toml`, else defaults; o
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 import tomllib
 from collections.abc import Mapping
@@ -26,6 +28,8 @@ from gate.hooks.settings import problems as hook_problems
 from gate.reason import Choice, GateError
 from gate.webhooks.settings import Webhook
 from gate.webhooks.settings import problems as webhook_problems
+
+log = logging.getLogger("gate.settings")
 
 IPNetwork = IPv4Network | IPv6Network
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -222,6 +226,17 @@ class Settings(_Section, frozen=True):
     hook: tuple[Hook, ...] = ()
 
 
+_WELL_KNOWN = (
+    *("", "admin", "changeme", "change-me", "default", "example"),
+    *("password", "secret", "test"),
+)
+"""What stands in examples, and is tried first by whoever guesses."""
+_GUESSED = frozenset(
+    hashlib.sha256(f"{prefix}{word}".encode()).hexdigest()
+    for prefix in ("", "sk_")
+    for word in _WELL_KNOWN
+)
+
 _INDEX = re.compile(r"\[[^]]*\]")
 ENV_PREFIX = "GATE_"
 CONFIG_VARIABLE = "GATE_CONFIG"
@@ -237,6 +252,8 @@ def load(config: str | None, environ: Mapping[str, str], *, cwd: Path | None = N
     """
     path = _config_path(config, environ, cwd or Path())
     tree = _read(path) if path else {}
+    if path and _readable_by_others(path) and _holds_secrets(tree):
+        log.warning("%s holds secrets and others may read it: chmod 600 %s", path, path)
     origin = str(path) if path else "the defaults"
     for name, value in environ.items():
         if name.startswith(ENV_PREFIX) and "__" in name:
@@ -273,6 +290,32 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise GateError(f"{path}: is not valid TOML: {error}") from None
+
+
+def _readable_by_others(path: Path) -> bool:
+    return bool(path.stat().st_mode & 0o077)
+
+
+def _holds_secrets(tree: Mapping[str, Any]) -> bool:
+    """Whether a secret stands in the file itself; the hash of a secret key is none."""
+
+    def plain(table: Any) -> bool:
+        if not isinstance(table, dict):
+            return False
+        secrets = table.get("secrets")
+        written = isinstance(secrets, list) and any(
+            isinstance(text, str) and not text.startswith(ENV) for text in secrets
+        )
+        return written or any(plain(inner) for inner in _listed(table, "webhook"))
+
+    server = tree.get("server")
+    own = isinstance(server, dict) and bool(server.get("secret"))
+    return own or any(plain(table) for name in _TABLES for table in _listed(tree, name))
+
+
+def _listed(tree: Mapping[str, Any], name: str) -> list[Any]:
+    found = tree.get(name)
+    return found if isinstance(found, list) else []
 
 
 def _set(tree: dict[str, Any], name: str, value: str) -> None:
@@ -412,6 +455,8 @@ def _identity_problems(settings: Settings) -> list[str]:
         found.append(
             "server.secret: is too short to be a secret; write 32 or more random characters"
         )
+    elif secret and "changeme" in secret.lower().replace("-", ""):
+        found.append("server.secret: can be guessed; write 32 or more random characters")
     return found
 
 
@@ -429,6 +474,8 @@ def _site_problems(sites: tuple[Site, ...]) -> list[str]:
                 f"{at}.secret_hash: must be the SHA-256 of the secret key, 64 hex digits; "
                 "`gate keys new` prints it"
             )
+        if digest in _GUESSED:
+            found.append(f"{at}.secret_hash: the key can be guessed; `gate keys new` makes a pair")
         for number, webhook in enumerate(site.webhook):
             found += [f"{at}.webhook[{number}].{text}" for text in webhook_problems(webhook)]
         urls = [webhook.url for webhook in site.webhook]

@@ -45,6 +45,8 @@ URL_MOST: Final = 2 * 1024
 PER_CLIENT: Final = 64
 PER_CLIENT_SHARE: Final = 8
 """One client may have 64 connections, or an eighth of all: a site's server is one client too."""
+DRAINED_MOST: Final = 256 * 1024
+"""Octets of a body that are taken and thrown away behind its answer, so that the answer arrives."""
 PIPELINED_MOST: Final = 32
 """Requests sent ahead of their answers: a chunk of thousands would hold up the event loop."""
 HOT: Final = frozenset({b"/v1/check", b"/v1/prefetch", b"/v1/siteverify"})
@@ -147,6 +149,7 @@ class Connection(HttpToolsProtocol):
         self._since = 0.0
         self._stuck_since: float | None = None
         self._head_bytes = 0
+        self._body_bytes = 0
         self._chunk = 0
         self._refusal = ""
         self._deaf = False
@@ -156,6 +159,7 @@ class Connection(HttpToolsProtocol):
         self._upgrading = False
         self._begun_here = 0
         self._head_parts: list[bytes] = []
+        self._between = b""
 
     # -- a connection comes and goes -----------------------------------------------------------
 
@@ -194,6 +198,7 @@ class Connection(HttpToolsProtocol):
             return
         self._chunk = len(data)
         self._begun_here = 0
+        self._between = data if self._phase in _BETWEEN else b""
         inside = self._phase is Phase.BODY
         if not inside:
             self._head_parts.append(data)
@@ -215,6 +220,7 @@ class Connection(HttpToolsProtocol):
         self._phase, self._since = Phase.HEAD, self.loop.time()
         self._head_bytes = 0
         self._begun_here += 1
+        self._body_bytes = 0
         self._encoded = False
         if self._begun_here > PIPELINED_MOST or len(self.pipeline) >= PIPELINED_MOST:
             self._refuse("invalid_request")
@@ -249,6 +255,10 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         if self._held is None:
             super().on_body(body)
+            self._body_bytes += len(body)
+            if self._body_bytes > DRAINED_MOST and not self._busy:
+                self._deaf = True
+                self.transport.close()
             return
         self._held += body
         if len(self._held) > BODY_MOST:
@@ -304,12 +314,21 @@ class Connection(HttpToolsProtocol):
         if not isinstance(head, Head):
             return head
         reply = front.begin(head, body)
-        octets = self._head_parts[0] if len(self._head_parts) == 1 else b""
-        end = octets.find(_HEAD_END) + len(_HEAD_END)
-        whole = octets.startswith(b"POST /") and len(octets) - end == len(body)
-        if whole and not self._encoded and self.parser.should_keep_alive():
-            front.learn(octets[:end], head)
+        if not self._encoded and self.parser.should_keep_alive():
+            self._learn(front, head, len(body))
         return reply
+
+    def _learn(self, front: Front, head: Head, length: int) -> None:
+        """Know the head again, if it stood alone: this chunk is the one message, from its first
+        octet to its last, and the parser was between two messages when it came.
+
+        Octets that only look like a head, being the end of one whose beginning (with its key) came
+        before, would let everybody in who sends the same.
+        """
+        octets = self._between
+        end = octets.find(_HEAD_END) + len(_HEAD_END)
+        if self._begun_here == 1 and octets.startswith(b"POST /") and len(octets) - end == length:
+            front.learn(octets[:end], head)
 
     @property
     def _client_host(self) -> str:
