@@ -133,6 +133,23 @@ PROBING_TRIAL: Final = 5.0
 """After a stop of all probing, one dialogue in this time is let through until one goes well."""
 PROBING_SWITCH: Final = 100 * 365 * 86_400.0
 """How long the operator's switch is remembered: for ever, as far as a date in a store can say it."""
+RATE_REST: Final = 900.0
+"""A destination that says we ask too fast, or 421, is left alone this long."""
+RECIPIENT_WINDOW: Final = 61.0
+"""The minute of recipients a minute, and a second for what is on its way: the host counts, too."""
+CONTROL_HELD: Final = 60.0
+"""Who decided to ask the random recipient longer ago than this knows what it was answered."""
+HARVEST_WINDOW: Final = 600.0
+HARVEST_REST: Final = 3600.0
+HARVEST_REST_MOST: Final = 86_400.0
+"""A domain with so many refusals in this time is searched for users; its rest, and the longest."""
+DOWN_WINDOW: Final = 600.0
+DOWN_REST: Final = 300.0
+DOWN_TRY: Final = 30.0
+"""Hosts that could not be connected to twice in this time are down; asked again this often."""
+PORT_WINDOW: Final = 120.0
+PORT_REST: Final = 60.0
+"""With nobody connected to in this time, port 25 of ours is closed; tried again after that."""
 GREYLIST_RETRY: Final = 300.0
 GREYLIST_RETRY_LEAST: Final = 60.0
 GREYLIST_RETRY_MOST: Final = 3600.0

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("egress",),
     ("dns", "store"),
     ("smtp.session", "smtp.finding", "smtp.admission", "smtp.probe"),
-    ("verdict", "policy"),
+    ("verdict", "policy", "probing"),
     ("memory", "kept", "answer", "checker"),
     ("testing", "metrics"),
     ("seal", "jobs", "recheck", "webhooks"),
@@ -55,6 +55,7 @@ PURE = (
     "smtp.finding",
     "verdict",
     "policy",
+    "probing",
     "answer",
 )
 IMPURE_LIBRARIES = {"asyncio", "socket", "time", "random", "threading", "httpx", "ssl"}

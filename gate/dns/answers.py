@@ -28,7 +28,7 @@ from gate.budget import (
     Clock,
 )
 from gate.dns.ask import Allowance, Failure, Lookup, ServerAddress, Upstream
-from gate.dns.wire import MX, IPAddress, Kind, Record, Told, encode, host_name, tell, text
+from gate.dns.wire import MX, TXT, IPAddress, Kind, Record, Told, encode, host_name, tell, text
 
 ESTATE_MOST: Final = 64
 """Names remembered below one registrable domain (security.md E1): wildcard zones are endless."""
@@ -58,6 +58,8 @@ class Answer(Struct, frozen=True, gc=False):
     unusable: bool = False
     """There are MX records whose target is no host name."""
     detail: str = ""
+    texts: tuple[bytes, ...] = ()
+    """TXT records, the strings of each joined."""
 
 
 class Shared(Generic[K, V]):
@@ -197,6 +199,10 @@ class Answers:
         finally:
             self.end(name, rdtype, task)
 
+    async def texts(self, name: str, allowance: Allowance) -> Answer:
+        """The TXT records of a name, asked for now and not remembered here."""
+        return await self._follow(name, TXT, allowance)
+
     def outcome(self, task: asyncio.Task[Answer]) -> Answer:
         """The answer of a look-up that is done; one that was ended by `close` failed."""
         if task.cancelled():
@@ -254,6 +260,9 @@ class Answers:
         expires = now + min(max(least, DNS_TTL_LEAST), DNS_TTL_MOST) if least else now
         if rdtype == MX:
             return _mail_exchanges(told.records, expires)
+        if rdtype == TXT:
+            texts = tuple(record.text for record in told.records)
+            return Answer(Kind.FOUND, expires, texts=texts)
         addresses = [r.address for r in told.records[:ADDRESSES_MOST] if r.address is not None]
         return Answer(Kind.FOUND, expires, tuple(addresses))
 

@@ -10,7 +10,7 @@ Rules
      wins, and what comes later finds its socket closed.
   3. SERVFAIL, or a broken answer: once more, at another server. REFUSED, NOTIMP, FORMERR, BADVERS:
      once more without EDNS, then as SERVFAIL. Each such repetition counts as a question; a lost
-     datagram that is sent again does not.
+     datagram that is sent again does not. One over TCP counts, but is not refused to a route.
   4. A resolver where nobody listens is left alone for DNS_SERVER_REST, then tried by one question.
 
 Bugs: a resolver that changes the letter case of questions is asked everything twice, the second
@@ -45,6 +45,7 @@ from gate.dns.wire import (
     NOTIMP,
     NXDOMAIN,
     REFUSED,
+    TXT,
     A,
     Question,
     Reply,
@@ -322,6 +323,9 @@ class Lookup:
 
     async def _over_tcp(self, talk: _Talk, deadline: Deadline) -> Reply | None:
         """The question again, as a stream; whatever goes wrong there is this server's failure."""
+        if not self.allowance.take() and self.rdtype == TXT:  # a route could not be had without it
+            self._give_up(talk, Failure("too_many_questions", lasting=False), repeat=False)
+            return None
         try:
             async with asyncio.timeout(min(DNS_TCP, deadline.left())):
                 reply = await self._exchange(talk)

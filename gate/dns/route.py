@@ -12,7 +12,8 @@ Rules
   4. A route is ready when what matters is there: a usable host does not wait long for the rest.
   5. A resolver that says NXDOMAIN of a root server is cut off from the world: its NXDOMAIN is not
      believed, or every person would be refused for a resolver's fault.
-  6. Nothing is remembered beyond its TTL or the bounds of budget.py; TTL 0 serves only those who
+  6. The wish of a domain's owner (`optout`) is asked for beside the route and never waited for.
+  7. Nothing is remembered beyond its TTL or the bounds of budget.py; TTL 0 serves only those who
      wait right now. An incomplete route is remembered as briefly as a failure.
 """
 
@@ -25,12 +26,13 @@ from typing import Final
 
 import dns.exception
 import dns.resolver
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gate.budget import DNS_FAILURE, Clock, Deadline
 from gate.dns.answers import Answer, Answers, Memory, Shared
 from gate.dns.ask import Allowance, ServerAddress
 from gate.dns.hosts import Hosts, MxHost
+from gate.dns.optout import OptOuts
 from gate.dns.records import Records, look_up
 from gate.dns.wire import AAAA, MX, A, Kind, encode
 from gate.egress import IPAddress, classify, own_addresses
@@ -66,6 +68,8 @@ class MailRoute(Struct, frozen=True, gc=False):
     expires: float
     others: tuple[str, ...] = ()
     """Names of further MX hosts that were not looked up."""
+    opted_out: bool = False
+    """The domain's owner asks not to be probed, as far as is known by now."""
 
     @property
     def mx_names(self) -> tuple[str, ...]:
@@ -108,6 +112,7 @@ class Resolver:
         self._random = random
         self._routes: Memory[MailRoute] = Memory(cache_size)
         self._running: Shared[str, MailRoute] = Shared()
+        self._opt_outs = OptOuts(self._answers, clock, cache_size, self._heard)
         if ipv6 is None:
             ipv6 = private_names or _has_ipv6()
         self._families = (A, AAAA) if ipv6 else (A,)
@@ -130,6 +135,8 @@ class Resolver:
         """
         known = self.cached(domain)
         if known is not None:
+            if known.failure is None:
+                self._opt_outs.ask(domain, Allowance())
             return known
         encode(domain)
         if not self._answers.may_ask(domain):
@@ -196,22 +203,39 @@ class Resolver:
     async def close(self) -> None:
         """End what is under way; those who wait get `dns_error`."""
         await self._running.close()
+        await self._opt_outs.close()
         await self._answers.close()
 
     async def _find(self, domain: str) -> MailRoute:
         allowance = Allowance()
-        mx = await self._answers.ask(domain, MX, allowance)
-        if mx.kind is Kind.FAILED:
-            route = self._without(domain, Reason.DNS_ERROR, mx.detail, mx.expires)
-        elif mx.kind is Kind.NXDOMAIN:
-            route = await self._confirm(domain, mx, allowance)
-        elif mx.kind is Kind.NODATA:
-            route = await self._implicit(domain, mx, allowance)
-        else:
-            route = await self._explicit(domain, mx, allowance)
+        self._opt_outs.ask(domain, allowance)
+        useless = True
+        try:
+            route = await self._look_up(domain, allowance)
+            useless = route.failure is not None
+        finally:
+            self._opt_outs.leave(domain, useless=useless)
+        if self._opt_outs.declined(domain):
+            route = structs.replace(route, opted_out=True)
         if route.expires > self._clock():
             self._routes[domain] = route
         return route
+
+    def _heard(self, domain: str, opted_out: bool) -> None:
+        """A domain's wish has come, maybe after its route."""
+        route = self._routes.get(domain)
+        if route is not None and route.opted_out != opted_out:
+            self._routes[domain] = structs.replace(route, opted_out=opted_out)
+
+    async def _look_up(self, domain: str, allowance: Allowance) -> MailRoute:
+        mx = await self._answers.ask(domain, MX, allowance)
+        if mx.kind is Kind.FAILED:
+            return self._without(domain, Reason.DNS_ERROR, mx.detail, mx.expires)
+        if mx.kind is Kind.NXDOMAIN:
+            return await self._confirm(domain, mx, allowance)
+        if mx.kind is Kind.NODATA:
+            return await self._implicit(domain, mx, allowance)
+        return await self._explicit(domain, mx, allowance)
 
     async def _confirm(self, domain: str, mx: Answer, allowance: Allowance) -> MailRoute:
         """NXDOMAIN is believed when a question for another type gets it too (faults.md N03)."""
