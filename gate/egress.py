@@ -26,16 +26,17 @@ import os
 import socket
 import ssl
 import tomllib
-import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import date
 from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from gate.budget import HAPPY_EYEBALLS, TLS_LEAST, TLS_SHUTDOWN, Deadline
+from gate.proxy import Proxy
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -206,12 +207,29 @@ class Exhausted(NoConnect):
     """The fault is ours: this process has no descriptor, port or buffer left."""
 
 
+class ProxyFailed(NoConnect):
+    """The fault is our proxy's, and nothing was learned of the host."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One source address and the name it greets with. `ip` None: the system chooses."""
+    """One source address and the name it greets with. `ip` None: the system chooses.
+
+    An address of one family reaches hosts of that family only. `since`: the first day that it was
+    used; None: it is warm. `proxy`: what dials for it; `ip` is then the address that hosts see,
+    and none of this machine.
+    """
 
     ip: IPAddress | None
     helo: str
+    since: date | None = None
+    proxy: Proxy | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others, in a log and in the store. Holds no password."""
+        told = str(self.ip) if self.ip else "" if self.proxy else self.helo
+        return f"{told} by way of {self.proxy}".lstrip() if self.proxy else told
 
 
 class Dialer:
@@ -238,10 +256,8 @@ class Dialer:
         self._own = frozenset(own)
         self._on_blocked = on_blocked
         self._ports = tuple(ports)
-
-    def source_for(self, destination: str) -> Source:
-        """The source a destination sticks to: greylisting counts on seeing the same one again."""
-        return self.sources[zlib.crc32(destination.encode()) % len(self.sources)]
+        if any(source.proxy for source in self.sources):
+            _socks_library()
 
     def classify(self, ip: IPAddress) -> Egress:
         """`classify` with this dialer's lists."""
@@ -359,11 +375,13 @@ class Dialer:
             share = deadline.left() / (len(addresses) - index)
             try:
                 return await self._connect(ip, port, source, share), ip
+            except NoConnect as error:
+                failure = error
             except OSError as error:
                 failure = _no_connect(error)
             except LookupError:
                 failure = NoConnect("nothing answers there")
-            if isinstance(failure, Exhausted):
+            if isinstance(failure, Exhausted | ProxyFailed):
                 break
         raise failure
 
@@ -374,6 +392,9 @@ class Dialer:
         target = (str(ip), port)
         if self._seam is not None:
             target = self._seam(ip, port)
+        # A proxy elsewhere does not lead to the sandbox of this process.
+        if source.proxy is not None and self.classify(ip) is not Egress.SANDBOX:
+            return await _by_proxy(source.proxy, target, seconds)
         family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -389,6 +410,84 @@ class Dialer:
             sock.close()
             raise
         return sock
+
+
+async def _by_proxy(proxy: Proxy, target: tuple[str, int], seconds: float) -> socket.socket:
+    """A socket to a proxy that has connected itself to `target`, within so many seconds.
+
+    The connection is ours, so that no password is said before the peer is known to be the proxy.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    family = socket.AF_INET6 if proxy.ip.version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await _connected(sock, (str(proxy.ip), proxy.port), seconds)
+        if not _same(sock.getpeername()[0], str(proxy.ip)):
+            raise ProxyFailed("the proxy: connected to another peer")
+        await _socks5(sock, proxy, target, max(0.0, until - loop.time()))
+    except (OSError, ValueError) as error:
+        sock.close()
+        failure = _no_connect(error) if isinstance(error, OSError) else NoConnect("no SOCKS5")
+        if isinstance(failure, Exhausted):
+            raise failure from None
+        raise ProxyFailed(f"the proxy: {failure}") from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _socks5(
+    sock: socket.socket, proxy: Proxy, target: tuple[str, int], seconds: float
+) -> None:
+    """Have the proxy at the other end of `sock` connect itself to an IP address (RFC 1928)."""
+    socks = _socks_library()
+    client = socks.async_.asyncio.Proxy(
+        socks.ProxyType.SOCKS5,
+        str(proxy.ip),
+        proxy.port,
+        username=proxy.user or None,
+        password=proxy.password or None,
+        forward=cast(Any, _Opened(sock)),
+    )
+    try:
+        await client.connect(*target, timeout=seconds)
+    except socks.ProxyTimeoutError:
+        raise ProxyFailed("the proxy: timed out") from None
+    except socks.ProxyError as error:
+        if said := _SAYS_OF_THE_HOST.get(error.error_code or 0):
+            raise NoConnect(f"{said}, says the proxy") from None
+        raise ProxyFailed(f"the proxy: {str(error).lower()}") from None
+
+
+class _Opened:
+    """Stands in for the proxy before ours in a chain of them: a connection that is open already."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    async def connect(self, **where: object) -> socket.socket:
+        return self._sock
+
+
+_SAYS_OF_THE_HOST: Final = {
+    1: "no connection",
+    3: "network unreachable",
+    4: "host unreachable",
+    5: "connection refused",
+    6: "timed out",
+}
+"""Replies that are about the host that was to be dialled (RFC 1928, section 6)."""
+
+
+@lru_cache(maxsize=1)
+def _socks_library() -> Any:
+    """Imported only where a proxy is set, and before it is needed: it takes a while."""
+    import python_socks.async_.asyncio
+
+    return python_socks
 
 
 async def _connected(

@@ -216,7 +216,7 @@ async def dial_and_close(
 ) -> IPAddress:
     deadline = Deadline.after(seconds, time.monotonic)
     transport, _, ip = await dialer.dial(
-        asyncio.Protocol, addresses, source=dialer.source_for("x"), deadline=deadline
+        asyncio.Protocol, addresses, source=dialer.sources[0], deadline=deadline
     )
     transport.abort()
     await asyncio.sleep(0)
@@ -322,15 +322,6 @@ def test_the_source_address_is_bound() -> None:
             assert accepted[0].get_extra_info("peername")[0] == "127.0.0.9"
 
     asyncio.run(scene())
-
-
-def test_a_destination_sticks_to_one_source_and_all_sources_are_used() -> None:
-    sources = [Source(None, f"out{n}.example.com") for n in range(3)]
-    dialer = Dialer(sources=sources)
-    names = [f"mx{n}.example.net" for n in range(50)]
-    first = [dialer.source_for(name) for name in names]
-    assert first == [dialer.source_for(name) for name in names]
-    assert set(first) == set(sources)
 
 
 def test_a_host_of_the_other_family_only_is_no_connect() -> None:

@@ -13,14 +13,14 @@ import gate
 ROOT = Path(gate.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("reason", "budget", "address", "trace", "smtp.reply"),
+    ("reason", "budget", "address", "trace", "proxy", "smtp.reply"),
     ("hooks.settings", "webhooks.settings", "settings"),
     ("lists", "minify", "smtp.command", "smtp.provider", "smtp.rules", "smtp.wording"),
     ("flags", "typo", "widget", "smtp.dialog"),
     ("smtp.classify", "smtp.explain", "smtp.walk", "smtp.throttle", "token"),
     ("egress",),
     ("dns", "store"),
-    ("smtp.session", "smtp.finding", "smtp.admission", "smtp.probe"),
+    ("smtp.session", "smtp.sources", "smtp.finding", "smtp.admission", "smtp.probe"),
     ("verdict", "policy", "probing"),
     ("memory", "kept", "answer", "checker"),
     ("testing", "metrics"),
@@ -41,6 +41,7 @@ PURE = (
     "flags",
     "typo",
     "trace",
+    "proxy",
     "token",
     "smtp.reply",
     "smtp.command",
@@ -52,6 +53,7 @@ PURE = (
     "smtp.explain",
     "smtp.walk",
     "smtp.throttle",
+    "smtp.sources",
     "smtp.finding",
     "verdict",
     "policy",

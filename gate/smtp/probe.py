@@ -11,6 +11,7 @@ Bugs: a destination is not known to be down before it was dialled again.
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +20,19 @@ from random import Random
 from gate.address import Address
 from gate.budget import Clock, Deadline
 from gate.dns import MailRoute, MxHost
-from gate.egress import Dialer, Exhausted, IPAddress, NoConnect, Unroutable
-from gate.reason import Reason
+from gate.egress import Dialer, Exhausted, IPAddress, NoConnect, Source, Unroutable
+from gate.reason import Reason, Scope
 from gate.smtp.admission import Admission, Errand, Unasked
 from gate.smtp.dialog import Dialog, Stage, Tls
 from gate.smtp.finding import Finding, Question, Visit, accepted, read, unanswered
 from gate.smtp.provider import PROVIDERS, Provider, provider_of
 from gate.smtp.session import Session
+from gate.smtp.sources import Sources
 from gate.smtp.throttle import Throttle
 from gate.smtp.walk import Walk, connect_seconds
 from gate.trace import Trace
+
+log = logging.getLogger("gate.smtp.probe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,11 @@ class Prober:
         random: Random,
         tls_context: ssl.SSLContext,
         providers: Mapping[str, Provider] = PROVIDERS,
+        sources: Sources | None = None,
     ) -> None:
-        """`tls`: the setting; `random` orders hosts of equal preference."""
+        """`tls`: the setting; `random` orders hosts of equal preference. `sources`: those of the
+        dialer, unless what they have used up is to outlive the process.
+        """
         self._dialer = dialer
         self._mail_from = mail_from
         self._tls = tls
@@ -64,6 +71,7 @@ class Prober:
         self._random = random
         self._context = tls_context
         self._providers = providers
+        self._sources = sources or Sources(dialer.sources, clock=clock)
         self._alive: set[Session] = set()
 
     def __repr__(self) -> str:
@@ -88,14 +96,15 @@ class Prober:
         """
         provider = provider_of(route.mx_names, self._providers)
         destination = provider.name if provider else route.destination
-        source = self._dialer.source_for(destination)
+        if provider and provider.control == "never":
+            control = None
         try:
-            if provider and provider.accepts == "opaque":
-                raise Unasked(Reason.PROVIDER_OPAQUE)
+            _refuse_if_unwanted(provider)
             targets = self._targets(route.hosts, trace)
+            source = self._source(destination, targets)
             errand = Errand(
                 destination=destination,
-                identity=f"{destination} {source.helo} {source.ip}",
+                identity=f"{destination} {source.helo} {source.name}",
                 domain=address.domain,
                 site=site,
                 provider=provider,
@@ -113,11 +122,14 @@ class Prober:
                 stage=stage,
             )
             async with self._admission.place(errand, deadline):
+                if not self._sources.take(source):
+                    raise Unasked(Reason.THROTTLED)
                 finding = await self._walk(targets, question, destination, deadline, trace)
         except Unasked as unasked:
             trace.step("probe", f"not asked: {unasked.reason}")
             return Finding(failure=unasked.reason, destination=destination)
         self._admission.learn(errand, finding)
+        self._learn_of(source, finding)
         return finding
 
     async def close(self) -> None:
@@ -127,6 +139,29 @@ class Prober:
             session.abort()
         for session in sessions:
             await session.gone()
+
+    def _source(self, destination: str, targets: Sequence[Target]) -> Source:
+        """Which of our addresses the destination meets."""
+        versions = {ip.version for target in targets for ip in target.addresses}
+        source = self._sources.choose(destination, versions)
+        if source is None:
+            raise Unasked(Reason.THROTTLED)
+        return source
+
+    def _learn_of(self, source: Source, finding: Finding) -> None:
+        """Let an address rest that several destinations refuse."""
+        outcome = finding.mailbox
+        if outcome is None:
+            return
+        if outcome.reason is Reason.PROBE_BLOCKED:
+            if seconds := self._sources.blocked(source, finding.destination):
+                log.warning(
+                    "source address %s is refused by several destinations: it rests %d minutes",
+                    source.name,
+                    seconds / 60,
+                )
+        elif finding.stage is Stage.RCPT and outcome.scope is Scope.RECIPIENT:
+            self._sources.welcomed(source, finding.destination)
 
     def _targets(self, hosts: Sequence[MxHost], trace: Trace) -> list[Target]:
         """The hosts that may be dialled. A look-up that failed is not the absence of an address."""
@@ -223,9 +258,19 @@ class Prober:
         if trace.steps:  # a trace that is off has none; the texts need not be made for it
             for said in dialog.exchanges:
                 trace.exchange(said.stage, said.command, f"{said.reply.code} {said.reply.text}")
-        visit = read(dialog, ending, question, session.our_ip)
+        # Behind a proxy, the host repeats an address that is not this machine's.
+        seen = question.source.ip if question.source.proxy else None
+        visit = read(dialog, ending, question, str(seen or session.our_ip))
         visit.ip = ip
         return visit
+
+
+def _refuse_if_unwanted(provider: Provider | None) -> None:
+    """Nobody is asked where the answer means nothing, or where the operator wants nobody asked."""
+    if provider and provider.probe == "never":
+        raise Unasked(Reason.PROBE_OFF)
+    if provider and provider.accepts == "opaque":
+        raise Unasked(Reason.PROVIDER_OPAQUE)
 
 
 def _unconnected(error: NoConnect | Unroutable) -> Reason:
