@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     pair.add_argument("--name", default="my site", help="name of the site, for you and the log")
     _add_webhooks(command("webhooks", _webhooks, "list or replay messages that nobody took"))
     _add_explain(command("explain-reply", _explain, "say what replies of mail servers mean"))
+    file = command("store", _store, "mend the store's file")
+    mend = file.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _add_config(mend.add_parser("recover", help="keep what a damaged file still holds"))
     command("settings", _settings, "list every setting, its default and its meaning")
     return parser
 
@@ -147,6 +150,12 @@ def _settings(options: argparse.Namespace) -> int:
 
 def _webhooks(options: argparse.Namespace) -> int:
     from gate.cli.webhooks import run
+
+    return run(options)
+
+
+def _store(options: argparse.Namespace) -> int:
+    from gate.cli.store import run
 
     return run(options)
 

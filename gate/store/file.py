@@ -106,7 +106,7 @@ class StoreFile:
                 check_same_thread=False,
             )
             self._claim_file(connection)
-            if check and (damage := _damage(connection)):
+            if check and (damage := damage_of(connection)):
                 raise Damaged(f"{self.path}: is damaged ({damage}); {_mend_damage(self.path)}")
             self._prove_writable(connection)
             self._room.clear()
@@ -294,12 +294,12 @@ _ADVICE = {
 
 def _mend_damage(path: Path) -> str:
     return (
-        f'move it away (mv "{path}" "{path}.damaged"; its -wal too) and start again: '
-        "what was remembered is looked up anew"
+        "`gate store recover` keeps what can be read; or move it away "
+        f'(mv "{path}" "{path}.damaged"; its -wal too), and what was in it is forgotten'
     )
 
 
-def _damage(connection: sqlite3.Connection) -> str:
+def damage_of(connection: sqlite3.Connection) -> str:
     """The first thing found wrong in the whole file; empty if nothing is."""
     try:
         found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
