@@ -15,6 +15,7 @@ import logging
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import date
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from gate import proxy
 from gate.budget import CHECK, CHECK_LEAST, CHECK_MOST
 from gate.hooks.settings import ENV, Hook
 from gate.hooks.settings import problems as hook_problems
@@ -34,6 +36,8 @@ log = logging.getLogger("gate.settings")
 IPNetwork = IPv4Network | IPv6Network
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
+Recipients = Annotated[int, Meta(ge=2)]
+"""The first dialogue with a domain names two: the address, and one that cannot exist."""
 
 _UNKNOWN_BLOCKED = (
     "would refuse people whenever a check fails for a technical reason; "
@@ -78,8 +82,22 @@ class Dns(_Section, frozen=True):
 class EgressAddress(_Section, frozen=True):
     """One source address and the name it greets with."""
 
-    ip: Annotated[str, Meta(description="local source address; empty: the system chooses")] = ""
+    ip: Annotated[
+        str,
+        Meta(
+            description="source address, of this machine or, with a proxy, the one that hosts see; "
+            "empty: the system chooses"
+        ),
+    ] = ""
     helo: Annotated[str, Meta(description="HELO name of this address; empty: that of [probe]")] = ""
+    since: Annotated[
+        date | None,
+        Meta(description="first day of a new address, which then warms up; none: it is warm"),
+    ] = None
+    proxy: Annotated[
+        str,
+        Meta(description='SOCKS5 proxy that dials: "socks5://user:password@ip:port" or "env:NAME"'),
+    ] = ""
 
 
 class EgressSettings(_Section, frozen=True):
@@ -90,7 +108,8 @@ class EgressSettings(_Section, frozen=True):
         Meta(description="CIDRs dialled although not public, for a lab or an intranet"),
     ] = ()
     address: Annotated[
-        tuple[EgressAddress, ...], Meta(description="source addresses: tables of ip and helo")
+        tuple[EgressAddress, ...],
+        Meta(description="source addresses: tables of ip, helo, since and proxy"),
     ] = ()
 
 
@@ -108,6 +127,17 @@ class Probe(_Section, frozen=True):
         Literal["when-required", "always", "never"],
         Meta(description="when to use STARTTLS: when-required, always, never"),
     ] = "when-required"
+    providers: Annotated[
+        str, Meta(description="TOML file whose rows are laid over the table of providers")
+    ] = ""
+    deny_domains: Annotated[
+        tuple[str, ...],
+        Meta(description="domains whose mail servers are never asked, nor those of names below"),
+    ] = ()
+    deny_mx: Annotated[
+        tuple[str, ...],
+        Meta(description='mail servers never asked: "protection.outlook.com" and all names below'),
+    ] = ()
     budget_ms: Annotated[
         int,
         Meta(
@@ -134,6 +164,23 @@ class Limits(_Section, frozen=True):
     destination_dialogues: Annotated[
         Count, Meta(description="SMTP dialogues at the same time with one destination")
     ] = 2
+    destination_recipients_per_minute: Annotated[
+        Recipients, Meta(description="recipients asked of one destination in a minute")
+    ] = 30
+    network_dialogues: Annotated[
+        Count,
+        Meta(description="SMTP dialogues at the same time with one address or its /24 (IPv6: /48)"),
+    ] = 2
+    network_recipients_per_minute: Annotated[
+        Recipients,
+        Meta(description="recipients asked of one address or its /24 (IPv6: /48) in a minute"),
+    ] = 30
+    domain_recipients_per_minute: Annotated[
+        Recipients, Meta(description="recipients asked of one domain in a minute")
+    ] = 10
+    site_dialogues: Annotated[
+        Count, Meta(description="SMTP dialogues at the same time for one site")
+    ] = 16
     connections: Annotated[Count, Meta(description="HTTP connections at the same time")] = 2_048
     verdicts: Annotated[
         Count, Meta(description="remembered verdicts held in memory, in front of the store")
@@ -335,8 +382,8 @@ def _set(tree: dict[str, Any], name: str, value: str) -> None:
 
 
 def _with_secrets(tree: dict[str, Any], environ: Mapping[str, str], origin: str) -> dict[str, Any]:
-    """The tree with the secrets of hooks and webhooks that are written `env:NAME` read from the
-    environment.
+    """The tree with the secrets of hooks, webhooks and proxies that are written `env:NAME` read
+    from the environment.
     """
 
     def read(text: Any, key: str) -> Any:
@@ -360,7 +407,17 @@ def _with_secrets(tree: dict[str, Any], environ: Mapping[str, str], origin: str)
         return table
 
     lists = {name: tree[name] for name in _TABLES if isinstance(tree.get(name), list)}
-    return tree | {name: [filled(t, name) for t in tables] for name, tables in lists.items()}
+    tree = tree | {name: [filled(t, name) for t in tables] for name, tables in lists.items()}
+    egress = tree.get("egress")
+    if isinstance(egress, dict) and isinstance(egress.get("address"), list):
+        addresses = [
+            entry | {"proxy": read(entry["proxy"], "egress.address.proxy")}
+            if isinstance(entry, dict) and "proxy" in entry
+            else entry
+            for entry in egress["address"]
+        ]
+        tree = tree | {"egress": egress | {"address": addresses}}
+    return tree
 
 
 def _typed(section: Any, key: str, value: str) -> Any:
@@ -428,12 +485,43 @@ def _network_problems(settings: Settings) -> list[str]:
             server_of(text)
         except ValueError:
             found.append(f'dns.servers: {text!r} is no resolver; write "ip:port", "127.0.0.53:53"')
-    for entry in settings.egress.address:
+    return found + _source_problems(settings.egress.address)
+
+
+def _source_problems(addresses: tuple[EgressAddress, ...]) -> list[str]:
+    """What is wrong with the source addresses; no message holds a proxy's password."""
+    found = []
+    several = len(addresses) > 1
+    for entry in addresses:
         try:
-            entry.ip and ip_address(entry.ip)
+            if entry.ip and not _is_single(entry.ip):
+                found.append(f"egress.address.ip: {entry.ip} is no single address; write one")
         except ValueError:
             found.append(f"egress.address.ip: {entry.ip!r} is no IP address of this machine")
+        if entry.proxy:
+            try:
+                proxy.parse(entry.proxy)
+            except ValueError as error:
+                found.append(
+                    f'egress.address.proxy: {error}; write "socks5://user:password@192.0.2.1:1080"'
+                )
+        if several and not entry.helo:
+            found.append(
+                "egress.address.helo: is missing; each of several addresses greets with a name of "
+                "its own, which its PTR says too"
+            )
+        if several and not (entry.ip or entry.proxy):
+            found.append("egress.address.ip: is missing; with several addresses, write each")
+    places = [(entry.ip, entry.proxy.rpartition("@")[2]) for entry in addresses]
+    if len(set(places)) != len(places):
+        found.append("egress.address: two are the same; write each address once")
     return found
+
+
+def _is_single(text: str) -> bool:
+    """Whether an IP address is one that a connection can come from. Raises ValueError."""
+    ip = ip_address(text)
+    return not (ip.is_unspecified or ip.is_multicast)
 
 
 def _identity_problems(settings: Settings) -> list[str]:
@@ -443,6 +531,13 @@ def _identity_problems(settings: Settings) -> list[str]:
     for key, name in names:
         if name and not _is_host_name(name):
             found.append(f"{key}: {name!r} is no host name; write an FQDN, as in gate.example.com")
+    for key in ("deny_domains", "deny_mx"):
+        for name in getattr(settings.probe, key):
+            if not _is_host_name(name):
+                found.append(
+                    f'probe.{key}: {name!r} is no domain; write "example.com", without a star or a '
+                    "dot before it, in ASCII (xn--…)"
+                )
     sender = settings.probe.mail_from
     local, _, domain = sender.rpartition("@")
     if sender and not (_is_plain(local) and _is_host_name(domain)):
