@@ -84,8 +84,10 @@ stub-zone:
 """
 
 
-def start(ground: Ground, addresses: Mapping[str, str]) -> None:
-    """Start both servers; `addresses` says where each listener of the world is."""
+def start(ground: Ground, addresses: Mapping[str, str], zone: str = "test") -> None:
+    """Start both servers; `addresses` says where each listener of the world is, `zone` what the
+    ground makes of the lab's own.
+    """
     network = ground.network
     authority, resolver = network.ip(*AUTHORITY), network.ip(*RESOLVER)
     ground.write("etc/nsd/nsd.conf", NSD.format(authority=authority))
@@ -95,7 +97,7 @@ def start(ground: Ground, addresses: Mapping[str, str]) -> None:
     ground.write("etc/resolv.conf", f"nameserver {resolver}\noptions timeout:1 attempts:2\n")
     ground.start("nsd", ["nsd", "-d", "-c", "/etc/nsd/nsd.conf"])
     ground.start("unbound", ["unbound", "-d", "-c", "/etc/unbound/unbound.conf"])
-    _wait_for_answers(ground, resolver)
+    _wait_for_answers(resolver, f"lab.{zone}.", ground)
 
 
 def client_ip(network: Network, client: Client) -> str:
@@ -142,8 +144,8 @@ def reverse_zone(network: Network, addresses: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _wait_for_answers(ground: Ground, resolver: str) -> None:
-    query = dns.message.make_query("lab.test.", "MX")
+def _wait_for_answers(resolver: str, name: str, ground: Ground) -> None:
+    query = dns.message.make_query(name, "MX")
     limit = time.monotonic() + READY
     while time.monotonic() < limit:
         try:

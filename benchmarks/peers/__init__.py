@@ -1,0 +1,1 @@
+"""The gate beside what people would use instead: same servers and addresses, one run."""
