@@ -191,6 +191,16 @@ def outgoing_addresses() -> list[IPAddress]:
     return found
 
 
+def is_ours(ip: IPAddress) -> bool:
+    """Whether connections can be made from this address: it is one of this machine's."""
+    with socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET) as sock:
+        try:
+            sock.bind((str(ip), 0))
+        except OSError:
+            return False
+    return True
+
+
 class Unroutable(Exception):
     """Every address is one we refuse to dial; `blocked` says which and why."""
 
