@@ -111,17 +111,35 @@ def deep_owners() -> Packets:
     return records(owner + record + (first + record) * 61, 62)
 
 
-def chain_of_aliases() -> Truncated:
-    """1,500 aliases in one answer of 51 KB, for which TCP is needed."""
+def chain_of_aliases(count: int = 1500) -> Truncated:
+    """So many aliases in one answer, fifty kilobytes of them, for which TCP is needed."""
 
     def make(query: Query) -> Iterable[bytes]:
-        answer = query.blank()
-        owner = f"{query.name}."
-        for number in range(1500):
-            target = f"alias-number-{number}.test."
-            answer.answer.append(dns.rrset.from_text(owner, 60, "IN", "CNAME", target))
+        blank = query.blank()
+        blank.use_edns(False)
+        wire = blank.to_wire()
+        parent = struct.pack("!H", 0xC000 | 13 + wire[12])
+        owner, answers = b"\xc0\x0c", b""
+        for number in range(count):
+            label = b"alias-%d" % number
+            target = bytes((len(label),)) + label + parent
+            answers += owner + struct.pack("!HHIH", 5, 1, 60, len(target)) + target
             owner = target
-        return [answer.to_wire(max_size=65_535)]
+        return [wire[:6] + struct.pack("!3H", count, 0, 0) + wire[12:] + answers]
+
+    return Truncated(Packets(make))
+
+
+def crowd(count: int) -> Truncated:
+    """So many public addresses of one host; TCP is needed to say them."""
+
+    def make(query: Query) -> Iterable[bytes]:
+        blank = query.blank()
+        blank.use_edns(False)
+        wire = blank.to_wire()
+        head = b"\xc0\x0c" + struct.pack("!HHIHBB", 1, 1, 60, 4, 9, 9)
+        answers = b"".join(head + number.to_bytes(2, "big") for number in range(count))
+        return [wire[:6] + struct.pack("!3H", count, 0, 0) + wire[12:] + answers]
 
     return Truncated(Packets(make))
 

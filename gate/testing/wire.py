@@ -60,6 +60,8 @@ class Connection(asyncio.Protocol):
         self.bursts: list[list[str]] = []
         self.complaints: list[str] = []
         self.tls = False
+        self.deaf = False
+        """It does not read at present, and would not notice that the client has left."""
         self.peer = ("", 0)
         self.ended = asyncio.Event()
         self.lost = asyncio.Event()
@@ -160,6 +162,7 @@ class Connection(asyncio.Protocol):
         """Leave what the client sends in the kernel: before TLS starts, or to play deaf."""
         if self._transport is not None:
             self._transport.pause_reading()
+            self.deaf = True
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
         """Serve TLS from here on. Raises OSError (ssl.SSLError) if the handshake fails."""
@@ -174,11 +177,12 @@ class Connection(asyncio.Protocol):
         except BaseException:
             # A handshake that fails is not told to the protocol by asyncio.
             raw.abort()
+            self.deaf = False
             self.connection_lost(None)
             raise
         assert upgraded is not None
         self._transport = upgraded
-        self.tls = True
+        self.tls, self.deaf = True, False
 
     def half_close(self) -> None:
         """Send FIN and go on reading (plain connections only)."""

@@ -1,0 +1,102 @@
+"""Cases of the usual kind: one check, one flight, one verdict, and the same check once more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
+
+from gate.budget import DNS_FAILURE, DNS_NEGATIVE_MOST, FLIGHT
+from gate.checker import PROMISED
+from gate.reason import VERDICT_OF, Reason, Result
+from gate.testing.zones import Value
+from tests.faults.ground import JANE, JOE, Case, Ground, Peer, Row, ground
+
+Again = Literal["kept", "kept for all", "asked", "rests"]
+"""What a second check does.
+
+kept: the same verdict, and nobody is asked. kept for all: so is another mailbox of the domain.
+asked: somebody is asked again. rests: `probe_blocked` without a dialogue.
+"""
+TIMEOUT: Final = "timeout"
+SHORT: Final = 0.3
+Look = Callable[[Ground], None]
+
+
+def row(id: str, says: str, *cases: Case) -> Row:
+    return Row(id, says, cases)
+
+
+def case(
+    says: str,
+    *hosts: Peer,
+    expect: str,
+    again: Again,
+    dns: Mapping[str, Value] | None = None,
+    tcp: bool = True,
+    email: str = JANE,
+    takes: float = 0.0,
+    calls: tuple[int, ...] | None = None,
+    look: Look | None = None,
+) -> Case:
+    """One world and what is found in it.
+
+    `expect`: the reason. `takes`: seconds until it can be known; smaller budgets hear `timeout`.
+    `calls`: how many connections each host was given for the first check. `look` asserts the rest.
+    """
+    reason = Reason(expect)
+
+    async def scene(budget: float) -> Ground:
+        async with ground(*hosts, zones=dns, tcp=tcp) as here:
+            answer = await here.check(budget, email)
+            said = answer.verdict.reason.value
+            promised = await here.promised()
+            found = await here.landed(answer)
+            _verdict(said, found, reason, takes, budget)
+            assert promised == (answer.verdict.reason in PROMISED), f"{said}, promised {promised}"
+            if calls is not None:
+                assert tuple(host.accepted for host in here.hosts) == calls
+            if look is not None:
+                look(here)
+            await _once_more(here, again, email, reason, takes)
+        return here
+
+    return Case(says, scene, takes)
+
+
+def _verdict(said: str, found: str, reason: Reason, takes: float, budget: float) -> None:
+    """The row's verdict, in the end; before it was to be had, an honest `timeout`."""
+    assert found == reason, f"found {found}, not {reason}; said {said}"
+    early = takes >= budget
+    assert said == (TIMEOUT if early else reason), f"said {said} of {reason} after {takes} s"
+    if VERDICT_OF[reason] is not Result.UNDELIVERABLE:
+        assert VERDICT_OF[Reason(said)] is not Result.UNDELIVERABLE
+
+
+async def _once_more(here: Ground, again: Again, email: str, reason: Reason, takes: float) -> None:
+    dialled, questions = here.dialled, len(here.questions)
+    _not_remembered_for_long(here, email, reason)
+    second = await here.check(SHORT, JOE if again == "kept for all" else email)
+    if again == "asked":
+        await _asked_again(here, dialled, questions)
+        if takes < SHORT / 3:
+            assert await here.landed(second) == reason
+        return
+    assert (here.dialled, len(here.questions)) == (dialled, questions), "somebody was asked"
+    expected = Reason.PROBE_BLOCKED if again == "rests" else reason
+    assert second.verdict.reason is expected, f"{second.verdict.reason} the second time"
+
+
+async def _asked_again(here: Ground, dialled: int, questions: int) -> None:
+    async with asyncio.timeout(FLIGHT):
+        while (here.dialled, len(here.questions)) == (dialled, questions):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def _not_remembered_for_long(here: Ground, email: str, reason: Reason) -> None:
+    """A look-up that failed is forgotten after seconds, an absence after minutes."""
+    route = here.engine.resolver.cached(email.rpartition("@")[2])
+    if route is not None and route.failure is not None:
+        failed = reason is Reason.DNS_ERROR
+        most = DNS_FAILURE if failed else DNS_NEGATIVE_MOST
+        assert route.expires - route.found_at <= most
