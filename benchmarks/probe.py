@@ -24,7 +24,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 from multiprocessing.connection import Connection as Pipe
@@ -37,6 +37,7 @@ from gate.budget import FLIGHT, Deadline
 from gate.dns import MailRoute, MxHost
 from gate.egress import Dialer, Source
 from gate.reason import Reason
+from gate.smtp.caps import PLACES_ONLY
 from gate.smtp.dialog import Dialog, Stage
 from gate.smtp.probe import Prober
 from gate.smtp.session import Session, tls_context
@@ -133,7 +134,10 @@ def prober_for(where: tuple[str, int]) -> Prober:
         dialer=dialer_for(where),
         mail_from=SENDER,
         tls="when-required",
-        throttle=Throttle(clock=time.monotonic, destination_most=2 * STUCK, global_most=2 * STUCK),
+        throttle=Throttle(
+            clock=time.monotonic,
+            caps=replace(PLACES_ONLY, dialogues=2 * STUCK, destination_dialogues=2 * STUCK),
+        ),
         clock=time.monotonic,
         random=random.Random(1),
         tls_context=CONTEXT,

@@ -129,8 +129,6 @@ SLOT_SHARE: Final = 0.2
 COOL_DOWN: Final = 300.0
 COOL_DOWN_MOST: Final = 10_800.0
 """A destination that refuses us rests; doubling, up to the second figure."""
-PROBING_TRIAL: Final = 5.0
-"""After a stop of all probing, one dialogue in this time is let through until one goes well."""
 PROBING_SWITCH: Final = 100 * 365 * 86_400.0
 """How long the operator's switch is remembered: for ever, as far as a date in a store can say it."""
 RATE_REST: Final = 900.0

@@ -44,7 +44,6 @@ from gate.reason import Flag, Reason, Result
 from gate.settings import Site
 from gate.smtp.finding import Finding
 from gate.smtp.probe import Prober
-from gate.smtp.provider import provider_of
 from gate.trace import Trace
 from gate.verdict import Evidence, Verdict, judge, mailbox_exists
 
@@ -113,6 +112,26 @@ class Promises(Protocol):
         """What is known by now of a check."""
 
 
+class Watch(Protocol):
+    """Who counts what flights do (gate/metrics.py)."""
+
+    def routed(self, seconds: float, route: MailRoute) -> None:
+        """A route was looked up, in so many seconds."""
+
+    def probed(self, seconds: float, provider: str | None, finding: Finding) -> None:
+        """The mail servers of a route were asked, or could not be."""
+
+
+@dataclass(slots=True)
+class Hits:
+    """How many checks were answered by what; how many flights had their route remembered."""
+
+    mailbox: int = 0
+    accept_all: int = 0
+    flight: int = 0
+    route: int = 0
+
+
 @dataclass(slots=True)
 class Flight:
     """The one running investigation of one address. `trace` belongs to whoever started it.
@@ -136,16 +155,20 @@ class Checker:
         prober: Prober,
         memory: Memory,
         control_of: Callable[[str], str],
-        may_probe: Callable[[str], bool],
+        refuses: Callable[[MailRoute], str | None],
         clock: Clock,
         wall: Clock,
         promises: Promises | None = None,
+        watch: Watch | None = None,
     ) -> None:
+        """`refuses`: why the mail servers of a route may not be asked now; None: they may."""
         self._resolver = resolver
         self._prober = prober
         self._memory = memory
         self._control_of = control_of
-        self._may_probe = may_probe
+        self._refuses = refuses
+        self._watch = watch
+        self.hits = Hits()
         self._promises = promises
         self._clock = clock
         self._wall = wall
@@ -260,6 +283,7 @@ class Checker:
         answer.verdict = Verdict(remembered.reason, True, remembered.found_at)
         answer.mx_record, answer.provider = mx_record, facts.provider
         answer.cached = Cached(route_age, age if accepted else None, age)
+        self.hits.mailbox += 1
         return answer
 
     def _cast(
@@ -374,9 +398,14 @@ class Checker:
             return self._said(Reason.PROBE_OFF)
         found = await self._from_memory(address, site, max_age, trace)
         if found is not None:
+            if found.remembered is not None:
+                self.hits.mailbox += 1
+            else:
+                self.hits.accept_all += 1
             if found.stale:
                 self._depart(address, site, trace)
             return found
+        self.hits.flight += 1
         flight = self._depart(address, site, trace)
         await asyncio.wait({flight.task}, timeout=deadline.left())
         if flight.task.done() and not flight.task.cancelled():
@@ -469,14 +498,23 @@ class Checker:
         flight.route = route
         flight.trace.step("dns", route.failure or ", ".join(route.mx_names))
         age = None if route.found_at >= started else started - route.found_at
+        if age is not None:
+            self.hits.route += 1
+        elif self._watch is not None:
+            self._watch.routed(self._clock() - started, route)
         if route.failure is not None:
             known = self._said(route.failure)
-        elif typo.known_slip(address.domain) or not self._may_probe(address.domain):
+        elif (why := self._unwanted(route)) is not None:
+            flight.trace.step("probe", f"not asked: {why}")
             known = self._said(Reason.PROBE_OFF)
         else:
             known = await self._probe(address, site, route, deadline, flight)
         known.route, known.route_age = route, age
         return known
+
+    def _unwanted(self, route: MailRoute) -> str | None:
+        """Why the mail servers of a route are left alone; None: they may be asked."""
+        return "known_slip" if typo.known_slip(route.domain) else self._refuses(route)
 
     async def _probe(
         self, address: Address, site: Site, route: MailRoute, deadline: Deadline, flight: Flight
@@ -485,6 +523,7 @@ class Checker:
         control = None
         if before is None or before.may_ask:
             control = self._control_of(address.domain)
+        begun = self._clock()
         finding = await self._prober.probe(
             address,
             route,
@@ -494,6 +533,8 @@ class Checker:
             stage=flight.stage,
             site=site.name,
         )
+        if self._watch is not None:
+            self._watch.probed(self._clock() - begun, self._facts(route).provider, finding)
         accept_all = await self._learn_domain(address, finding, before)
         evidence = Evidence(
             cause=finding.failure,
@@ -515,6 +556,8 @@ class Checker:
         if finding.accepted_by_host and not (control and control.reason is Reason.ACCEPTED_EMAIL):
             await self._memory.keep_accepted(finding.destination)
         if control is None:
+            if before is None or before.known is None:  # another flight may have asked since
+                return await self._memory.accept_all(address.domain)
             return before
         known = _accepts_all(finding)
         # A deferred control is the same probe when it is asked again: greylisting answers both
@@ -556,7 +599,7 @@ class Checker:
         if held is not None and held[0] is route:
             return held[1]
         names = route.mx_names
-        provider = provider_of(names)
+        provider = self._prober.provider_of(names)
         facts = RouteFacts(
             names[0] if names else None,
             provider.name if provider else None,

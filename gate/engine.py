@@ -17,22 +17,38 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Final, Protocol
 
-from gate import metrics
+from gate import metrics, proxy
 from gate.budget import Clock, steady
 from gate.checker import Checker
 from gate.dns import Resolver, system_servers
-from gate.egress import SMTP_PORT, WEB_PORTS, Dialer, IPAddress, Seam, Source, own_addresses
+from gate.egress import (
+    SMTP_PORT,
+    WEB_PORTS,
+    Dialer,
+    IPAddress,
+    Seam,
+    Source,
+    is_ours,
+    own_addresses,
+)
 from gate.memory import Memory
+from gate.probing import Probing
+from gate.reason import GateError
 from gate.recheck import Rechecks
 from gate.sandbox import Sandbox
-from gate.settings import Settings, Site, server_of
+from gate.settings import EgressAddress, Limits, Settings, Site, server_of
 from gate.smtp.probe import Prober
+from gate.smtp.provider import PROVIDERS, Provider, overlay
 from gate.smtp.session import tls_context
-from gate.smtp.throttle import Throttle
+from gate.smtp.sources import Sources
+from gate.smtp.throttle import Caps, Throttle
 from gate.store import Store, open_store
+from gate.tally import Tally
 from gate.token import Keys
 from gate.webhooks.outbox import Outbox
 from gate.webhooks.post import Poster, web_context
@@ -132,8 +148,10 @@ async def open_engine(
         resolver = _resolver(settings, world, clock)
         stack.push_async_callback(resolver.close)
         identity = identity_of(settings, socket.gethostname())
-        dialer = _mail_dialer(settings, world, identity)
-        prober = _prober(settings, identity, dialer, clock)
+        dialer = _mail_dialer(settings, world, identity, wall)
+        sources = Sources(dialer.sources, clock=queue_clock)
+        probing = _probing(settings, world, identity)
+        prober = _prober(settings, world, identity, dialer, sources, clock)
         stack.push_async_callback(prober.close)
         sites, secret = _sites(settings, keys)
         poster = _poster(settings, world, sites, resolver, clock)
@@ -143,11 +161,15 @@ async def open_engine(
             prober=prober,
             memory=Memory(store, keys, wall),
             control_of=_control(keys),
-            may_probe=_may_probe(settings, world, identity),
+            refuses=probing.refusal,
             clock=clock,
             wall=wall,
             promises=rechecks,
         )
+        if len(dialer.sources) > 1 or dialer.sources[0].since:
+            tally = Tally(store, sources, wall)
+            await tally.open()
+            stack.push_async_callback(tally.close)
         stack.push_async_callback(checker.close)
         await store.begin(queue_clock())
         await outbox.open()
@@ -194,23 +216,60 @@ def _resolver(settings: Settings, world: World | None, clock: Clock) -> Resolver
     )
 
 
-def _mail_dialer(settings: Settings, world: World | None, identity: Identity | None) -> Dialer:
+def _mail_dialer(
+    settings: Settings, world: World | None, identity: Identity | None, wall: Clock
+) -> Dialer:
     """What dials mail hosts, from the addresses of the settings and under their names."""
     spoken = identity or NOBODY
-    sources = [
-        Source(ip_address(entry.ip) if entry.ip else None, entry.helo or spoken.helo)
-        for entry in settings.egress.address
-    ]
+    today = datetime.fromtimestamp(wall(), UTC).date()
+    sources = [_source(entry, spoken.helo, today) for entry in settings.egress.address]
     if settings.egress.allow:
         log.warning("addresses dialled although not public: %s", ", ".join(settings.egress.allow))
     return _dialer(settings, world, sources or [Source(None, spoken.helo)], (SMTP_PORT,))
 
 
-def _prober(settings: Settings, identity: Identity | None, dialer: Dialer, clock: Clock) -> Prober:
+def _source(entry: EgressAddress, helo: str, today: date) -> Source:
+    """A source address of the settings. Raises `GateError` for one that cannot be used now."""
+    ip = ip_address(entry.ip) if entry.ip else None
+    if ip is not None and not entry.proxy and not is_ours(ip):
+        raise GateError(
+            f"egress.address.ip: {ip} is no address of this machine; write one that `ip address` "
+            "shows, or the proxy that dials from it"
+        )
+    if entry.since is not None and entry.since > today:
+        raise GateError(
+            f"egress.address.since: {entry.since} has not come yet (in UTC it is {today}); write "
+            "the first day that the address is used"
+        )
+    through = proxy.parse(entry.proxy) if entry.proxy else None
+    return Source(ip, entry.helo or helo, entry.since, through)
+
+
+def _providers(settings: Settings) -> Mapping[str, Provider]:
+    """The shipped table of providers, under that of the operator."""
+    path = settings.probe.providers
+    if not path:
+        return PROVIDERS
+    try:
+        return overlay(Path(path).read_text("utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise GateError(
+            f"probe.providers: {path} cannot be read ({error}); write an existing file"
+        ) from None
+
+
+def _prober(
+    settings: Settings,
+    world: World | None,
+    identity: Identity | None,
+    dialer: Dialer,
+    sources: Sources,
+    clock: Clock,
+) -> Prober:
     throttle = Throttle(
-        destination_most=settings.limits.destination_dialogues,
-        global_most=settings.limits.dialogues,
         clock=clock,
+        caps=_caps(settings.limits),
+        practice=_in_sandbox if isinstance(world, Sandbox) else lambda domain: False,
     )
     return Prober(
         dialer=dialer,
@@ -220,7 +279,26 @@ def _prober(settings: Settings, identity: Identity | None, dialer: Dialer, clock
         clock=clock,
         random=random.SystemRandom(),
         tls_context=tls_context(),
+        providers=_providers(settings),
+        sources=sources,
     )
+
+
+def _caps(limits: Limits) -> Caps:
+    return Caps(
+        dialogues=limits.dialogues,
+        site_dialogues=limits.site_dialogues,
+        destination_dialogues=limits.destination_dialogues,
+        network_dialogues=limits.network_dialogues,
+        destination_recipients=limits.destination_recipients_per_minute,
+        network_recipients=limits.network_recipients_per_minute,
+        domain_recipients=limits.domain_recipients_per_minute,
+    )
+
+
+def _in_sandbox(domain: str) -> bool:
+    """Everybody there is one's own, on one machine: limits for the sake of strangers are off."""
+    return domain.endswith(f".{SANDBOX_ZONE}")
 
 
 def _later(
@@ -262,18 +340,26 @@ def _dialer(
         allow=[ip_network(text) for text in settings.egress.allow],
         seam=world.seam if world else None,
         seam_addresses=world.seam_addresses if world else (),
-        own=own_addresses(),
+        # What a proxy dials from is an address of ours, too, though none of this machine.
+        own=own_addresses() | {source.ip for source in sources if source.ip},
         on_blocked=metrics.egress_blocked,
         ports=ports,
     )
 
 
-def _may_probe(
-    settings: Settings, world: World | None, identity: Identity | None
-) -> Callable[[str], bool]:
-    """Which domains' mail servers may be asked: all, none, or those of the sandbox."""
-    if not settings.probe.enabled:
-        return lambda domain: False
+def _probing(settings: Settings, world: World | None, identity: Identity | None) -> Probing:
+    """Who decides whether mail servers may be asked."""
+    probe = settings.probe
+    return Probing(
+        enabled=probe.enabled,
+        known_to=_known_to(world, identity) if probe.enabled else lambda domain: False,
+        deny_domains=[name.lower() for name in probe.deny_domains],
+        deny_mx=[name.lower() for name in probe.deny_mx],
+    )
+
+
+def _known_to(world: World | None, identity: Identity | None) -> Callable[[str], bool]:
+    """Which domains' mail servers there is a name to ask under: all, none, or the sandbox's."""
     # A gate that was started to be tried out asks strangers only under a name it was given.
     if identity is not None and not (world and identity.note):
         return lambda domain: True

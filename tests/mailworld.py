@@ -9,15 +9,18 @@ import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from gate import metrics
 from gate.answer import Answer
 from gate.budget import Deadline
 from gate.checker import Checker
 from gate.dns import Resolver
 from gate.egress import Dialer, Source
 from gate.memory import Memory
+from gate.probing import Probing
 from gate.settings import Policy, Site
+from gate.smtp.caps import PLACES_ONLY
 from gate.smtp.probe import Prober
 from gate.smtp.session import tls_context
 from gate.smtp.throttle import Throttle
@@ -81,12 +84,14 @@ async def mail_world(
     zones: Mapping[str, object] | None = None,
     *,
     store: Store | None = None,
-    probing: bool = True,
+    probing: Probing | bool = True,
     dialogues: int = 256,
+    seam: Seam | None = None,
 ) -> AsyncIterator[World]:
     """`servers` by the domain they serve; `zones`: names without a server (`FakeZones` values)."""
+    decision = Probing(enabled=probing) if isinstance(probing, bool) else probing
     wall = FakeClock(1_700_000_000.0)
-    seam = Seam()
+    seam = seam or Seam()
     plan: dict[str, object] = dict(zones or {})
     async with AsyncExitStack() as stack:
         hosts: dict[str, MailHost | ScriptedMta] = {}
@@ -104,10 +109,12 @@ async def mail_world(
         )
         stack.push_async_callback(resolver.close)
         prober = Prober(
-            dialer=Dialer(sources=[Source(None, HELO)], seam=seam),
+            dialer=Dialer(
+                sources=[Source(None, HELO)], seam=seam, on_blocked=metrics.egress_blocked
+            ),
             mail_from=SENDER,
             tls="when-required",
-            throttle=Throttle(destination_most=2, global_most=dialogues, clock=time.monotonic),
+            throttle=Throttle(caps=replace(PLACES_ONLY, dialogues=dialogues), clock=time.monotonic),
             clock=time.monotonic,
             random=random.Random(1),
             tls_context=tls_context(),
@@ -121,7 +128,7 @@ async def mail_world(
             prober=prober,
             memory=Memory(store, Keys(MASTER), wall),
             control_of=lambda domain: "k4w8zq2m6t0r5v9x1c3b",
-            may_probe=lambda domain: probing,
+            refuses=decision.refusal,
             clock=time.monotonic,
             wall=wall,
         )

@@ -1,7 +1,8 @@
 """Admission: the waiting before a dialogue, and what a dialogue teaches about the next one.
 
 What it promises: nobody is dialled who rests, or without a place at the destination; a caller waits
-at most SLOT_SHARE of its time for one, in turn; a place is given back however the dialogue ends.
+at most SLOT_SHARE of its time for one, in turn; who cannot be served by waiting is told at once; a
+place is given back however the dialogue ends.
 
 `Throttle` decides all of it; this shell only waits.
 """
@@ -9,17 +10,16 @@ at most SLOT_SHARE of its time for one, in turn; a place is given back however t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from gate.budget import SLOT_SHARE, Deadline
-from gate.egress import IPAddress
-from gate.reason import Reason, Scope
-from gate.smtp.dialog import Stage
+from gate.reason import Reason
+from gate.smtp.caps import Errand
 from gate.smtp.finding import Finding
-from gate.smtp.provider import Provider
-from gate.smtp.throttle import Throttle, Ticket
+from gate.smtp.throttle import Pass, Refusal, Throttle
+
+__all__ = ["Admission", "Errand", "Place", "Unasked"]
 
 
 class Unasked(Exception):
@@ -30,22 +30,42 @@ class Unasked(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Errand:
-    """What a dialogue is wanted for: with whom, about whose address, as whom, and by whose wish.
+class Place:
+    """A place at a destination, for one dialogue.
 
-    `identity`: the destination with the source it sees. `site`: who wants to know. `provider`: the
-    row whose limits count instead of the ordinary ones. `hosts`: the addresses that may be dialled.
-    `recipients`: RCPT commands that one dialogue will send, the random recipient's included.
+    `control`: whether the random recipient may be asked, if the errand wished to.
     """
 
-    destination: str
-    identity: str
-    domain: str
-    site: str = ""
-    provider: Provider | None = None
-    hosts: tuple[IPAddress, ...] = ()
-    recipients: int = 1
+    __slots__ = ("_held", "_throttle")
+
+    def __init__(self, throttle: Throttle, held: Pass) -> None:
+        self._throttle = throttle
+        self._held = held
+
+    @property
+    def control(self) -> bool:
+        return self._held.control
+
+    @property
+    def destination(self) -> str:
+        return self._held.errand.destination
+
+    def again(self) -> bool:
+        """Whether one more dialogue may follow here: with the next host, or with the same anew.
+
+        False: the limits leave no room for its recipients, and the answer so far has to do.
+        """
+        return self._throttle.again(self._held)
+
+    def learn(self, finding: Finding) -> None:
+        """Tell what the dialogue has taught, before the next one may begin."""
+        self._throttle.learn(
+            self._held,
+            outcome=finding.mailbox,
+            stage=finding.stage,
+            failure=finding.failure,
+            control=finding.control,
+        )
 
 
 class Admission:
@@ -54,47 +74,60 @@ class Admission:
     def __init__(self, throttle: Throttle) -> None:
         self._throttle = throttle
         self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return repr(self._throttle)
 
     @asynccontextmanager
-    async def place(self, errand: Errand, deadline: Deadline) -> AsyncIterator[None]:
+    async def place(self, errand: Errand, deadline: Deadline) -> AsyncIterator[Place]:
         """A place at the destination for as long as the block runs. Raises `Unasked`."""
-        self._refuse_if_resting(errand)
-        ticket = self._throttle.ask(errand.destination)
+        held = self._throttle.ask(errand)
+        if isinstance(held, Refusal):
+            raise self._refused(held)
         try:
-            if not ticket.granted:
-                await self._turn(ticket, deadline.left() * SLOT_SHARE)
-                self._refuse_if_resting(errand)  # since we began to wait
-            yield
+            if not held.granted:
+                await self._turn(held, deadline)
+                refusal = self._throttle.refusal(errand)  # since we began to wait
+                if refusal is not None:
+                    raise self._refused(refusal)
+            yield Place(self._throttle, held)
         finally:
-            for granted in self._throttle.leave(ticket):
-                turn = self._waiting.get(granted.number)
-                if turn is not None and not turn.done():
-                    turn.set_result(None)
+            self._wake(self._throttle.leave(held))
+            self._set_timer()
 
-    def learn(self, errand: Errand, finding: Finding) -> None:
-        """Let whoever refuses us rest; end that when it speaks of a recipient."""
-        outcome = finding.mailbox
-        if outcome is None:
-            return
-        if outcome.reason is Reason.PROBE_BLOCKED:
-            named = finding.stage is Stage.RCPT
-            self._throttle.blocked(errand.identity, errand.domain if named else "")
-        elif finding.stage is Stage.RCPT and outcome.scope is Scope.RECIPIENT:
-            self._throttle.welcomed(errand.identity, errand.domain)
+    def _refused(self, refusal: Refusal) -> Unasked:
+        self._throttle.watch.refused(refusal.kind)
+        return Unasked(refusal.reason)
 
-    def _refuse_if_resting(self, errand: Errand) -> None:
-        if self._throttle.resting(errand.identity, errand.domain):
-            raise Unasked(Reason.PROBE_BLOCKED)
+    def _wake(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            turn = self._waiting.get(number)
+            if turn is not None and not turn.done():
+                turn.set_result(None)
 
-    async def _turn(self, ticket: Ticket, seconds: float) -> None:
-        turn = self._waiting[ticket.number] = asyncio.get_running_loop().create_future()
+    async def _turn(self, held: Pass, deadline: Deadline) -> None:
+        number = held.ticket.number
+        before = deadline.left()
+        turn = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._set_timer()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(before * SLOT_SHARE):
                 await turn
         except TimeoutError:
-            raise Unasked(Reason.THROTTLED) from None
+            raise self._refused(Refusal(Reason.THROTTLED, "wait")) from None
         finally:
-            del self._waiting[ticket.number]
+            del self._waiting[number]
+            self._throttle.watch.waited(before - deadline.left())
+
+    def _set_timer(self) -> None:
+        """Look again when the start of somebody who waits may be."""
+        due = self._throttle.due()
+        if due is not None and self._timer is None and self._waiting:
+            seconds = max(0.0, due - self._throttle.now())
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._wake(self._throttle.tick())
+        self._set_timer()

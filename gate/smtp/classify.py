@@ -52,6 +52,9 @@ class Outcome:
     contrast: Reason | None = None
     """The reason it takes if the random recipient got a *different* answer, or the host accepted
     somebody lately. Only a refusal without words has one (probing.md 3.8)."""
+    rest: float | None = None
+    """Seconds for which the host wants to be left alone, if its row knows better than the rest
+    that every complaint about our rate is followed by."""
 
 
 _BEFORE_RCPT: Final = frozenset(Stage) - {Stage.RCPT, Stage.CONTROL}
@@ -143,7 +146,13 @@ def _skeleton(text: str) -> str:
 
 
 def _outcome(
-    reason: Reason, reply: Reply, rule: str, scope: Scope | None = None, contrast: bool = False
+    reason: Reason,
+    reply: Reply,
+    rule: str,
+    scope: Scope | None = None,
+    *,
+    contrast: bool = False,
+    rest: float | None = None,
 ) -> Outcome:
     return Outcome(
         reason=reason,
@@ -152,6 +161,7 @@ def _outcome(
         retry_after=_retry_after(reason, reply),
         rule=rule,
         contrast=Reason.REJECTED_EMAIL if contrast else None,
+        rest=rest,
     )
 
 
@@ -177,7 +187,7 @@ def _before_rcpt(stage: Stage, reply: Reply, echo: Echo) -> Outcome:
         default = Reason.PROBE_BLOCKED if permanent else Reason.DEFERRED
         return _outcome(default, reply, f"stage-{stage}")
     scope = Scope.HOST if found.scope in (Scope.RECIPIENT, Scope.DOMAIN) else found.scope
-    return _outcome(found.reason, reply, found.id, scope)
+    return _outcome(found.reason, reply, found.id, scope, rest=found.rest)
 
 
 def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
@@ -185,7 +195,7 @@ def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
         return _outcome(Reason.PROTOCOL_ERROR, reply, "out-of-step")
     found = _row(reply, wording, provider)
     if found is not None:
-        return _tempered(found.reason, found.scope, reply, found.id)
+        return _tempered(found.reason, found.scope, reply, found.id, found.rest)
     enhanced = wording.enhanced or wording.trailing
     if enhanced in _ENHANCED:
         reason, scope = _ENHANCED[enhanced]
@@ -210,19 +220,21 @@ def _row(reply: Reply, wording: Wording, provider: str | None) -> Rule | None:
     return None
 
 
-def _tempered(reason: Reason, scope: Scope | None, reply: Reply, rule: str) -> Outcome:
+def _tempered(
+    reason: Reason, scope: Scope | None, reply: Reply, rule: str, rest: float | None = None
+) -> Outcome:
     """A 4xx is never final: what would be a refusal of the mailbox is asked again later.
 
     Postfix answers 450 4.1.1 by default for tables that it does not quite trust, and for addresses
     that it is still verifying: both want the same treatment as greylisting (faults.md R17).
     """
     if reply.code >= 500:
-        return _outcome(reason, reply, rule, scope)
+        return _outcome(reason, reply, rule, scope, rest=rest)
     if reason is Reason.REJECTED_EMAIL:
         return _outcome(Reason.GREYLISTED, reply, rule)
     if reason in (Reason.MAILBOX_DISABLED, Reason.UNCONFIRMED):
         return _outcome(Reason.DEFERRED, reply, rule, Scope.RECIPIENT)
-    return _outcome(reason, reply, rule, scope)
+    return _outcome(reason, reply, rule, scope, rest=rest)
 
 
 def _by_code(reply: Reply, wording: Wording) -> Outcome:

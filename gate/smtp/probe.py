@@ -22,7 +22,7 @@ from gate.budget import Clock, Deadline
 from gate.dns import MailRoute, MxHost
 from gate.egress import Dialer, Exhausted, IPAddress, NoConnect, Source, Unroutable
 from gate.reason import Reason, Scope
-from gate.smtp.admission import Admission, Errand, Unasked
+from gate.smtp.admission import Admission, Errand, Place, Unasked
 from gate.smtp.dialog import Dialog, Stage, Tls
 from gate.smtp.finding import Finding, Question, Visit, accepted, read, unanswered
 from gate.smtp.provider import PROVIDERS, Provider, provider_of
@@ -77,6 +77,10 @@ class Prober:
     def __repr__(self) -> str:
         return f"<Prober {len(self._alive)} connections, {self._admission!r}>"
 
+    def provider_of(self, mx_names: Sequence[str]) -> Provider | None:
+        """Who runs the mail of a domain with these MX hosts, by the table in force."""
+        return provider_of(mx_names, self._providers)
+
     async def probe(
         self,
         address: Address,
@@ -121,14 +125,16 @@ class Prober:
                 tls=provider.tls if provider and provider.tls else self._tls,
                 stage=stage,
             )
-            async with self._admission.place(errand, deadline):
+            async with self._admission.place(errand, deadline) as place:
                 if not self._sources.take(source):
                     raise Unasked(Reason.THROTTLED)
-                finding = await self._walk(targets, question, destination, deadline, trace)
+                if not place.control:
+                    question = replace(question, control=None)
+                finding = await self._walk(targets, question, place, deadline, trace)
+                place.learn(finding)
         except Unasked as unasked:
             trace.step("probe", f"not asked: {unasked.reason}")
             return Finding(failure=unasked.reason, destination=destination)
-        self._admission.learn(errand, finding)
         self._learn_of(source, finding)
         return finding
 
@@ -183,14 +189,17 @@ class Prober:
         self,
         targets: list[Target],
         question: Question,
-        destination: str,
+        place: Place,
         deadline: Deadline,
         trace: Trace,
     ) -> Finding:
         walk = Walk(targets, shuffle=self._random.shuffle)
         visits: dict[str, Visit] = {}
         while not deadline.passed and (target := walk.next()):
-            visit = visits[target.name] = await self._visit(target, question, deadline, trace)
+            if visits and not place.again():
+                break
+            visit = await self._visit(target, question, place, deadline, trace)
+            visits[target.name] = visit
             walk.told(target, visit.outcome, visit.stage)
         if walk.result is None:
             raise Unasked(Reason.TIMEOUT)
@@ -205,17 +214,23 @@ class Prober:
             stage=stage,
             mx_record=target.name,
             ip=visit.ip,
-            destination=destination,
+            destination=place.destination,
             accepted_by_host=accepted(outcome) or accepted(visit.control),
         )
 
     async def _visit(
-        self, target: Target, question: Question, deadline: Deadline, trace: Trace
+        self,
+        target: Target,
+        question: Question,
+        place: Place,
+        deadline: Deadline,
+        trace: Trace,
     ) -> Visit:
         """Talk to one host; once more, in plain, if TLS failed that nobody insists on."""
         visit = await self._talk(target, question, deadline, trace)
         insists = visit.tls_demanded or question.tls == self._tls
-        if visit.outcome.reason is Reason.TLS_FAILED and not insists and not deadline.passed:
+        failed = visit.outcome.reason is Reason.TLS_FAILED and not insists
+        if failed and not deadline.passed and place.again():
             plain = replace(question, tls="never")
             visit = await self._talk(target, plain, deadline, trace)
         return visit

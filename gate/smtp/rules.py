@@ -43,6 +43,7 @@ class Rule:
     """One row. `codes` are prefixes of the reply code; empty means any, as for the other limits.
 
     `providers`: a known provider must have one of these in its name; an unknown one is no obstacle.
+    `rest`: seconds for which the host is then left alone, where they are known to differ.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Rule:
     providers: tuple[str, ...]
     reason: Reason
     scope: Scope | None
+    rest: float | None
     why: str
     example: str
     source: str
@@ -84,7 +86,9 @@ class Rules:
 
 
 _KEYS: Final = frozenset(
-    "id step match unless codes enhanced providers reason scope why example source words".split()
+    (
+        "id step match unless codes enhanced providers reason scope rest why example source words"
+    ).split()
 )
 
 
@@ -146,6 +150,7 @@ def _rule(row: Mapping[str, Any], fragments: Mapping[str, str]) -> Rule:
         providers=tuple(row.get("providers", ())),
         reason=Reason(row["reason"]),
         scope=Scope(row["scope"]) if "scope" in row else None,
+        rest=float(row["rest"]) if "rest" in row else None,
         why=row["why"],
         example=row["example"],
         source=row["source"],

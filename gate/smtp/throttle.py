@@ -1,188 +1,314 @@
-"""Throttle: how many dialogues at once, with whom, and who rests. Pure; the clock is passed in.
+"""Throttle: whether an errand may be run now, has to wait, or not at all. Pure; the clock is passed
+in.
 
-What it promises: never more than `destination_most` dialogues with one destination nor more than
-`global_most` in all; whoever waits is served in the order of asking, and a destination that is
-full holds up nobody who wants another; a destination that refuses us is left alone for five
-minutes, then ten, up to three hours, until it answers somebody again.
+What it promises, whatever strangers type, resolve to or answer:
+  1. The figures of `Caps` are never exceeded, for any key, in any minute (places.py).
+  2. Who refuses us rests: five minutes, then ten, up to three hours. A refusal at RCPT may be one
+     tenant's policy, so it rests that domain; the third domain refused so, with nobody welcomed
+     between, rests the whole *identity*: a destination with the source address and HELO it saw.
+  3. A destination that says 421, or that we ask too fast, rests; a domain that is searched for
+     users rests (harvest.py); hosts that are down are not dialled (breaker.py).
+  4. When too many refuse us, or nobody can be connected to, nobody is asked.
+  5. Every rest ends with one try, and a try that succeeds ends it.
+  6. The random recipient of a domain is asked by one dialogue, not by all that wanted to.
 
-It decides and does not wait: `ask` gives a ticket that is granted or queued, `leave` gives back
-the tickets that became granted by it. The waiting itself is the prober's.
-
-A *destination* is a provider's name or an MX set; an *identity* is a destination with the source
-address and HELO name it saw: another source of ours may still be welcome. A refusal at RCPT may
-be one tenant's policy, so it rests that domain; the third domain that is refused so, with nobody
-welcomed between, rests the whole identity.
-
-Bugs: domains whose MX names differ but lead to one machine count as different destinations.
+It decides and does not wait: `ask` gives a ticket that is granted or queued, or says why not;
+`learn`, before `leave`, what came of it. The waiting itself is admission's.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Literal, NamedTuple
 
-from gate.budget import COOL_DOWN, COOL_DOWN_MOST, Clock
+from gate.budget import CONTROL_HELD, COOL_DOWN, COOL_DOWN_MOST, RATE_REST, Clock
+from gate.reason import Reason, Scope
+from gate.smtp.breaker import ALL, Blocked, Downs, Shut
+from gate.smtp.caps import PLACES_ONLY, Caps, Errand, claims, network_of
+from gate.smtp.classify import Outcome
+from gate.smtp.dialog import Stage
+from gate.smtp.harvest import Harvest
+from gate.smtp.places import Full, Places, Ticket
+from gate.smtp.rests import RESTING_MOST, Rests
+
+__all__ = ["Caps", "Errand", "Pass", "Refusal", "Throttle", "Watch"]
 
 DOMAINS_REFUSED: Final = 3
 """So many domains refused at RCPT, and it is us whom the host refuses, not a tenant's policy."""
-RESTING_MOST: Final = 10_000
-"""Refusals remembered; strangers name the destinations, so the oldest makes room."""
+_SETTLED: Final = frozenset(
+    {Reason.ACCEPTED_EMAIL, Reason.REJECTED_EMAIL, Reason.MAILBOX_DISABLED, Reason.MAILBOX_FULL}
+)
+"""What is said of a mailbox for good."""
+_OURS: Final = frozenset({Reason.THROTTLED, Reason.UNEXPECTED_ERROR})
+"""Failures that say nothing of the peer."""
+
+Stop = Literal["blocked", "shut"]
+"""Why nobody is asked: too many refused us, or our port 25 is closed."""
+
+
+class Refusal(NamedTuple):
+    """Not now: for this reason, and by this kind of limit or rest (a closed set of words)."""
+
+    reason: Reason
+    kind: str
+
+
+class _Gate(NamedTuple):
+    rests: Rests
+    name: str
+    refusal: Refusal
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
-    """A place at a destination, or in the queue for one. `number` is the order of asking."""
+class Pass:
+    """A ticket with the errand it is for. `control`: the random recipient may be asked, too."""
 
-    destination: str
-    number: int
-    granted: bool = False
+    errand: Errand
+    ticket: Ticket
+    control: bool
+    tries: tuple[_Gate, ...]
+
+    @property
+    def granted(self) -> bool:
+        return self.ticket.granted
 
 
-@dataclass(slots=True)
-class _Rest:
-    """A cool-down: until when, and how long it was."""
+def _ignore(_: object) -> None:
+    """Nobody wants to know."""
 
-    until: float
-    seconds: float
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Who wants to know what: for metrics, and to say it aloud. All are called at once.
+
+    `stopped`, `resumed`: nobody, or everybody, may be asked as of now. `blocked`: a dialogue was
+    refused, at the provider of this name ("" for all others). `refused`: the kind of limit or rest
+    that somebody was refused by. `waited`: seconds that somebody waited for a place, even in vain.
+    """
+
+    stopped: Callable[[Stop], None] = _ignore
+    resumed: Callable[[Stop], None] = _ignore
+    blocked: Callable[[str], None] = _ignore
+    refused: Callable[[str], None] = _ignore
+    waited: Callable[[float], None] = _ignore
 
 
 class Throttle:
-    """Slots and cool-downs of one process."""
+    """Limits, rests and breakers of one process."""
 
-    def __init__(self, *, clock: Clock, destination_most: int = 2, global_most: int = 256) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        caps: Caps | None = None,
+        practice: Callable[[str], bool] = lambda domain: False,
+        watch: Watch | None = None,
+    ) -> None:
+        """`practice`: domains of a practice world, which have places and cool-downs only."""
         self._clock = clock
-        self._destination_most = destination_most
-        self._global_most = global_most
-        self._number = 0
-        self._total = 0
-        self._running: dict[str, int] = {}
-        self._waiting: dict[str, OrderedDict[int, Ticket]] = {}
-        # The head of each queue whose destination has room, and which waits for the global cap
-        # only. An entry that is out of date is dropped when it comes up.
-        self._heads: list[tuple[int, str]] = []
-        self._rests: OrderedDict[str, _Rest] = OrderedDict()
+        self._caps = caps or Caps()
+        self._practice = practice
+        self.watch = watch or Watch()
+        self._places = Places(clock)
+        self._cool = Rests(clock, first=COOL_DOWN, most=COOL_DOWN_MOST, forgotten=COOL_DOWN_MOST)
+        self._busy = Rests(clock, first=RATE_REST, most=RATE_REST, forgotten=RATE_REST)
+        self._harvest = Harvest(clock)
+        self._downs, self._shut, self._blocked = Downs(clock), Shut(clock), Blocked(clock)
         self._refused: OrderedDict[str, set[str]] = OrderedDict()
+        self._controls: OrderedDict[str, float] = OrderedDict()
 
     def __repr__(self) -> str:
-        waiting = sum(map(len, self._waiting.values()))
         return (
-            f"<Throttle {self._total}/{self._global_most} running with {len(self._running)} "
-            f"destinations, {waiting} waiting, {len(self._rests)} refused us>"
+            f"<Throttle {self._places.taken}/{self._caps.dialogues} running, "
+            f"{self._places.waiting} waiting, {len(self._cool)} refused us>"
         )
 
-    # -- slots ---------------------------------------------------------------------------------
+    @property
+    def stopped(self) -> Stop | None:
+        """Why nobody is asked, if so."""
+        if ALL in self._shut.rests:
+            return "shut"
+        return "blocked" if ALL in self._blocked.rests else None
 
-    def ask(self, destination: str) -> Ticket:
-        """A ticket for a dialogue with `destination`: granted at once, or queued."""
-        self._number += 1
-        ticket = Ticket(destination, self._number)
-        queue = self._waiting.get(destination)
-        if queue is None and self._has_room(destination) and self._total < self._global_most:
-            self._grant(ticket)
-            return ticket
-        if queue is None:
-            self._waiting[destination] = OrderedDict({ticket.number: ticket})
-            self._offer(destination)
-        else:
-            queue[ticket.number] = ticket
-        return ticket
+    def now(self) -> float:
+        """The time it goes by."""
+        return self._clock()
 
-    def leave(self, ticket: Ticket) -> list[Ticket]:
-        """Give a ticket back, granted or not; the tickets that are granted by that.
+    # -- asking --------------------------------------------------------------------------------
 
-        Giving one back twice changes nothing.
+    def ask(self, errand: Errand) -> Pass | Refusal:
+        """A pass that is granted or queued; a refusal if waiting would be of no use."""
+        caps = self._caps_of(errand)
+        gates = tuple(self._gates(errand))
+        for gate in gates:
+            if gate.rests.refuses(gate.name):
+                return gate.refusal
+        control = errand.recipients > 1 and self._may_control(errand.domain)
+        recipients = errand.recipients if control else 1
+        ticket = self._places.ask(claims(errand, caps), recipients)
+        if isinstance(ticket, Full):
+            return Refusal(Reason.THROTTLED, ticket.kind)
+        if control:
+            self._controls[errand.domain] = float("inf")
+        tries = tuple(gate for gate in gates if gate.rests.attempt(gate.name))
+        return Pass(errand, ticket, control, tries)
+
+    def refusal(self, errand: Errand) -> Refusal | None:
+        """Why it may not be run any more, for what was learnt while it waited."""
+        for gate in self._gates(errand):
+            if gate.rests.left(gate.name):
+                return gate.refusal
+        return None
+
+    def again(self, held: Pass) -> bool:
+        """Whether one more dialogue may follow inside this place: with the next host, or anew."""
+        return self._places.again(held.ticket, 2 if held.control else 1)
+
+    def leave(self, held: Pass) -> list[int]:
+        """Give a pass back, granted or not; the numbers of those that are granted by that."""
+        for gate in held.tries:
+            gate.rests.release(gate.name)
+        held.tries = ()
+        if held.control and self._controls.get(held.errand.domain) == float("inf"):
+            del self._controls[held.errand.domain]
+        return [ticket.number for ticket in self._places.leave(held.ticket)]
+
+    def due(self) -> float | None:
+        """When `tick` is to be called next; None if nobody waits for a time to come."""
+        return self._places.due()
+
+    def tick(self) -> list[int]:
+        """The numbers of those that are granted because their time has come."""
+        return [ticket.number for ticket in self._places.tick()]
+
+    def _caps_of(self, errand: Errand) -> Caps:
+        if not self._practice(errand.domain):
+            return self._caps
+        return PLACES_ONLY
+
+    def _gates(self, errand: Errand) -> Iterator[_Gate]:
+        """What may refuse it: the widest first."""
+        refused = Refusal(Reason.PROBE_BLOCKED, "cool-down")
+        local = _Gate(self._cool, f"{errand.identity} {errand.domain}", refused)
+        if self._practice(errand.domain):
+            yield from (_Gate(self._cool, errand.identity, refused), local)
+            return
+        yield _Gate(self._shut.rests, ALL, Refusal(Reason.PROBE_OFF, "shut"))
+        yield _Gate(self._blocked.rests, ALL, Refusal(Reason.PROBE_OFF, "blocked"))
+        yield _Gate(self._cool, errand.identity, refused)
+        yield local
+        yield _Gate(self._busy, errand.destination, Refusal(Reason.THROTTLED, "busy"))
+        yield _Gate(self._harvest.rests, errand.domain, Refusal(Reason.THROTTLED, "harvest"))
+        yield _Gate(self._downs.rests, errand.destination, Refusal(Reason.NO_CONNECT, "down"))
+
+    def _may_control(self, domain: str) -> bool:
+        """Whether nobody is asking the random recipient, or has just been answered.
+
+        Who decided to ask before the answer was remembered would ask it once more.
         """
-        destination = ticket.destination
-        if ticket.granted:
-            was_full = not self._has_room(destination)
-            ticket.granted = False
-            self._total -= 1
-            self._running[destination] -= 1
-            if not self._running[destination]:
-                del self._running[destination]
-            if was_full:
-                self._offer(destination)
-            return self._admit()
-        queue = self._waiting.get(destination, OrderedDict())
-        was_head = next(iter(queue), 0) == ticket.number
-        if queue.pop(ticket.number, None) and not queue:
-            del self._waiting[destination]
-        elif was_head:
-            self._offer(destination)
-        return []
+        return self._controls.get(domain, 0.0) <= self._clock()
 
-    def _has_room(self, destination: str) -> bool:
-        return self._running.get(destination, 0) < self._destination_most
+    # -- learning ------------------------------------------------------------------------------
 
-    def _grant(self, ticket: Ticket) -> None:
-        ticket.granted = True
-        self._total += 1
-        self._running[ticket.destination] = self._running.get(ticket.destination, 0) + 1
+    def learn(
+        self,
+        held: Pass,
+        *,
+        outcome: Outcome | None,
+        stage: Stage | None,
+        failure: Reason | None = None,
+        control: Outcome | None = None,
+    ) -> None:
+        """What the dialogue of a pass has taught: `outcome` of the reply that decided, or none and
+        a `failure`, at `stage`; the outcome of the random recipient.
+        """
+        errand = held.errand
+        if failure in _OURS:
+            return
+        if control is not None and held.control and control.reason not in _PUT_OFF:
+            self._remember_control(errand.domain)
+        if not self._practice(errand.domain):
+            if failure is Reason.NO_CONNECT and stage is Stage.CONNECT:
+                self._unconnected(errand)
+                return
+            self._connected(errand)
+            blocked = outcome is not None and outcome.reason is Reason.PROBE_BLOCKED
+            self._count_blocked(errand, blocked)
+        if outcome is not None:
+            self._read(errand, outcome, stage)
 
-    def _offer(self, destination: str) -> None:
-        """Put the head of a destination's queue up for the next free place, if it may have one."""
-        queue = self._waiting.get(destination)
-        if queue and self._has_room(destination):
-            heapq.heappush(self._heads, (next(iter(queue)), destination))
-
-    def _admit(self) -> list[Ticket]:
-        """Grant free places to the longest waiting among those whose destination has room."""
-        granted = []
-        while self._heads and self._total < self._global_most:
-            number, destination = heapq.heappop(self._heads)
-            queue = self._waiting.get(destination)
-            if not queue or number not in queue or not self._has_room(destination):
-                continue
-            ticket = queue.pop(number)
-            if not queue:
-                del self._waiting[destination]
-            self._grant(ticket)
-            granted.append(ticket)
-            self._offer(destination)
-        return granted
-
-    # -- cool-downs ----------------------------------------------------------------------------
-
-    def resting(self, identity: str, domain: str = "") -> float:
-        """Seconds for which this identity, or this domain of it, is still to be left alone."""
-        rests = filter(None, (self._rests.get(identity), self._rests.get(f"{identity} {domain}")))
-        now = self._clock()
-        return max((max(0.0, rest.until - now) for rest in rests), default=0.0)
+    def _read(self, errand: Errand, outcome: Outcome, stage: Stage | None) -> None:
+        at_recipient = stage is Stage.RCPT
+        if outcome.reason is Reason.PROBE_BLOCKED:
+            self.blocked(errand.identity, errand.domain if at_recipient else "")
+        elif _about_our_rate(outcome):
+            if not self._practice(errand.domain):
+                self._busy.rest(errand.destination, outcome.rest)
+        elif at_recipient and outcome.scope is Scope.RECIPIENT:
+            self.welcomed(errand.identity, errand.domain)
+            self._busy.end(errand.destination)
+            if outcome.reason in _SETTLED and self._caps_of(errand).harvest:
+                refused = outcome.reason is Reason.REJECTED_EMAIL
+                self._harvest.told(errand.domain, refused=refused, named=bool(errand.provider))
 
     def blocked(self, identity: str, domain: str = "") -> None:
         """It refused us: before any recipient was named, or at the RCPT of one of `domain`."""
         if domain:
-            self._rest(f"{identity} {domain}")
+            self._cool.rest(f"{identity} {domain}")
             refused = self._refused.setdefault(identity, set())
             refused.add(domain)
-            _bound(self._refused)
+            if len(self._refused) > RESTING_MOST:
+                self._refused.popitem(last=False)
             if len(refused) < DOMAINS_REFUSED:
                 return
         self._refused.pop(identity, None)
-        self._rest(identity)
+        self._cool.rest(identity)
 
     def welcomed(self, identity: str, domain: str = "") -> None:
         """It answered about a recipient: the refusals before that count no more."""
-        self._rests.pop(identity, None)
-        self._rests.pop(f"{identity} {domain}", None)
+        self._cool.end(identity)
+        self._cool.end(f"{identity} {domain}")
         self._refused.pop(identity, None)
 
-    def _rest(self, name: str) -> None:
-        """Begin a rest. Dialogues that were already under way do not lengthen it."""
-        now = self._clock()
-        rest = self._rests.pop(name, None)
-        if rest is None or now - rest.until >= COOL_DOWN_MOST:
-            rest = _Rest(now + COOL_DOWN, COOL_DOWN)
-        elif now >= rest.until:
-            seconds = min(2 * rest.seconds, COOL_DOWN_MOST)
-            rest = _Rest(now + seconds, seconds)
-        self._rests[name] = rest
-        _bound(self._rests)
+    def resting(self, identity: str, domain: str = "") -> float:
+        """Seconds for which this identity, or this domain of it, is still to be left alone."""
+        return max(self._cool.left(identity), self._cool.left(f"{identity} {domain}"))
+
+    def _remember_control(self, domain: str) -> None:
+        self._controls.pop(domain, None)
+        self._controls[domain] = self._clock() + CONTROL_HELD
+        if len(self._controls) > RESTING_MOST:
+            self._controls.popitem(last=False)
+
+    def _unconnected(self, errand: Errand) -> None:
+        self._downs.failed(errand.destination)
+        network = network_of(errand.hosts[0]) if errand.hosts else errand.destination
+        if self._shut.failed(errand.destination, network):
+            self.watch.stopped("shut")
+
+    def _connected(self, errand: Errand) -> None:
+        self._downs.reached(errand.destination)
+        if self._shut.reached():
+            self.watch.resumed("shut")
+
+    def _count_blocked(self, errand: Errand, blocked: bool) -> None:
+        if blocked:
+            self.watch.blocked(errand.provider.name if errand.provider else "")
+        stops = self._blocked.told(blocked)
+        if stops is not None:
+            (self.watch.stopped if stops else self.watch.resumed)("blocked")
 
 
-def _bound(remembered: OrderedDict[str, Any]) -> None:
-    """Let the oldest make room."""
-    if len(remembered) > RESTING_MOST:
-        remembered.popitem(last=False)
+_PUT_OFF: Final = frozenset({Reason.GREYLISTED, Reason.DEFERRED})
+"""Answers to the random recipient after which it has to be asked again."""
+
+
+def _about_our_rate(outcome: Outcome) -> bool:
+    """Whether it is we who ask too fast: the words say so, or 421 without words for a mailbox."""
+    if outcome.reason is not Reason.DEFERRED or outcome.reply is None:
+        return False
+    if outcome.scope is Scope.US:
+        return True
+    return outcome.reply.code == 421 and outcome.scope is not Scope.RECIPIENT

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from random import Random
 
@@ -18,6 +19,7 @@ from gate.address import Address, parse
 from gate.budget import CLI_CHECK, Deadline
 from gate.dns import Resolver
 from gate.egress import Dialer, Source
+from gate.smtp.caps import PLACES_ONLY
 from gate.smtp.probe import Prober
 from gate.smtp.session import tls_context
 from gate.smtp.throttle import Throttle
@@ -56,7 +58,7 @@ async def _ask_as_the_gate(lab: Lab, client: str, email: str) -> Heard:
         ),
         mail_from=words.mail_from,
         tls="when-required",
-        throttle=Throttle(destination_most=2, global_most=2, clock=time.monotonic),
+        throttle=Throttle(caps=replace(PLACES_ONLY, dialogues=2), clock=time.monotonic),
         clock=time.monotonic,
         random=Random(),
         tls_context=tls_context(),

@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address
 
 import pytest
@@ -21,6 +21,7 @@ from gate.budget import COOL_DOWN, QUIT_LINGER, Deadline
 from gate.dns import MailRoute, MxHost
 from gate.egress import Dialer, Egress, IPAddress, Source
 from gate.reason import Reason
+from gate.smtp.caps import PLACES_ONLY
 from gate.smtp.dialog import Stage, Tls
 from gate.smtp.finding import Finding
 from gate.smtp.probe import Prober
@@ -123,7 +124,12 @@ async def world(
         seam = Seam({str(FIRST + n): server.address for n, server in enumerate(running)})
         blocked: list[Egress] = []
         clock = FakeClock()
-        throttle = Throttle(clock=clock, destination_most=destination_most, global_most=global_most)
+        throttle = Throttle(
+            clock=clock,
+            caps=replace(
+                PLACES_ONLY, dialogues=global_most, destination_dialogues=destination_most
+            ),
+        )
         prober = Prober(
             dialer=Dialer(sources=[SOURCE], seam=seam, on_blocked=blocked.append),
             mail_from="probe@gate.test",

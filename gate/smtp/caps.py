@@ -1,0 +1,116 @@
+"""Caps: how much may be asked of whom, and which of it counts for one errand. Pure.
+
+- A *destination* is a provider's name or an MX set; of an ordinary one, also each of its addresses
+  and their network (/24, of IPv6 /48), so that a thousand domains on one machine share one budget.
+- A named provider's row is its budget, for all its hosts wherever they are.
+- A *domain* has a limit of its own, except a free mailbox service at a named provider: there the
+  domain is the provider, and those who ask for its mailboxes are strangers to each other.
+- A *site* has a share of the places, and there is an end to all.
+
+Bugs: a domain whose hosts have many addresses in one network takes that network's budget once only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from gate.lists import words
+from gate.smtp.places import Claim
+from gate.smtp.provider import Provider
+
+ADDRESSES_MOST: Final = 16
+"""Addresses of one errand that count: four hosts are looked up, and four of each are tried."""
+_FREE: Final = words("providers.txt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """What a dialogue is wanted for: with whom, about whose address, as whom, and by whose wish.
+
+    `identity`: the destination with the source it sees. `site`: who wants to know. `provider`: the
+    row whose limits count instead of the ordinary ones. `hosts`: the addresses that may be dialled.
+    `recipients`: RCPT commands that one dialogue will send, the random recipient's included.
+    """
+
+    destination: str
+    identity: str
+    domain: str
+    site: str = ""
+    provider: Provider | None = None
+    hosts: tuple[IPv4Address | IPv6Address, ...] = ()
+    recipients: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """The figures. Dialogues at the same time; recipients in any minute. None: no such limit.
+
+    `network_…` holds for each address and for each network. `harvest`: whether a domain that is
+    searched for users rests.
+    """
+
+    dialogues: int = 256
+    site_dialogues: int | None = 16
+    destination_dialogues: int | None = 2
+    network_dialogues: int | None = 2
+    domain_dialogues: int | None = 1
+    destination_recipients: int | None = 30
+    network_recipients: int | None = 30
+    domain_recipients: int | None = 10
+    harvest: bool = True
+
+
+PLACES_ONLY: Final = Caps(
+    site_dialogues=None,
+    network_dialogues=None,
+    domain_dialogues=None,
+    destination_recipients=None,
+    network_recipients=None,
+    domain_recipients=None,
+    harvest=False,
+)
+"""Two dialogues a destination and no more limits: for a practice world, where everybody is one's
+own, on one machine."""
+
+
+def claims(errand: Errand, caps: Caps) -> tuple[Claim, ...]:
+    """All that counts for one errand, each key once."""
+    return (
+        Claim(("all", ""), caps.dialogues),
+        Claim(("site", errand.site), caps.site_dialogues),
+        *_of_destination(errand, caps),
+        *_of_domain(errand, caps),
+    )
+
+
+def _of_destination(errand: Errand, caps: Caps) -> Iterator[Claim]:
+    row = errand.provider
+    if row is not None:
+        # Without figures in the row, the ordinary ones.
+        dialogues = row.dialogues or caps.destination_dialogues
+        recipients = row.recipients_per_minute or caps.destination_recipients
+        yield Claim(("provider", row.name), dialogues, recipients, row.spacing or 0.0)
+        return
+    yield Claim(
+        ("destination", errand.destination), caps.destination_dialogues, caps.destination_recipients
+    )
+    if caps.network_dialogues is None and caps.network_recipients is None:
+        return
+    hosts = errand.hosts[:ADDRESSES_MOST]
+    for ip in dict.fromkeys(map(str, hosts)):
+        yield Claim(("address", ip), caps.network_dialogues, caps.network_recipients)
+    for network in dict.fromkeys(map(network_of, hosts)):
+        yield Claim(("network", network), caps.network_dialogues, caps.network_recipients)
+
+
+def _of_domain(errand: Errand, caps: Caps) -> Iterator[Claim]:
+    if errand.provider is None or errand.domain not in _FREE:
+        yield Claim(("domain", errand.domain), caps.domain_dialogues, caps.domain_recipients)
+
+
+def network_of(ip: IPv4Address | IPv6Address) -> str:
+    """The network that an address is counted with: /24, of IPv6 /48."""
+    return ip.packed[: 3 if ip.version == 4 else 6].hex()
