@@ -151,15 +151,16 @@ class Sources:
 
     def blocked(self, source: Source, destination: str) -> float:
         """A destination refused us as whom this source shows; the length of the rest that begins
-        with it (seconds), or 0.
+        with it (seconds), or 0. Dialogues that were already under way do not count.
         """
+        if self.resting(source):
+            return 0.0
         state = self._note(source, destination, refused=True)
         refused = sum(was for _, was in state.met.values())
         if (
             len(self._states) == 1
             or refused < REFUSED_LEAST
             or refused * REFUSED_SHARE < len(state.met)
-            or self.resting(source)
         ):
             return 0.0
         now = self._clock()
