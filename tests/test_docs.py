@@ -18,7 +18,18 @@ from gate.settings import Policy
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-COMMANDS = ("serve", "check", "demo", "keys", "webhooks", "store", "explain-reply", "settings")
+COMMANDS = (
+    "serve",
+    "check",
+    "demo",
+    "keys",
+    "doctor",
+    "webhooks",
+    "probing",
+    "store",
+    "explain-reply",
+    "settings",
+)
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

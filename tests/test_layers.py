@@ -35,9 +35,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("verdict", "policy", "probing"),
     ("memory", "kept", "tally", "answer", "checker"),
     ("testing", "metrics"),
-    ("seal", "jobs", "recheck", "webhooks"),
+    ("seal", "jobs", "recheck", "webhooks", "switch"),
     ("sandbox",),
     ("engine", "client"),
+    ("doctor",),
     ("api", "hooks", "page"),
     ("app", "middleware"),
     ("server",),
@@ -75,6 +76,10 @@ PURE = (
     "policy",
     "probing",
     "answer",
+    "doctor.finding",
+    "doctor.sanity",
+    "doctor.files",
+    "doctor.spf",
 )
 IMPURE_LIBRARIES = {"asyncio", "socket", "time", "random", "threading", "httpx", "ssl"}
 
@@ -167,3 +172,13 @@ def test_the_kit_for_tests_serves_the_sandbox_only() -> None:
         if any(imported.startswith("gate.testing") for imported in imports(path))
     }
     assert {name for name in users if not name.startswith("testing")} <= {"sandbox"}
+
+
+def test_a_message_can_be_sent_by_the_doctor_alone() -> None:
+    """The probe has no word for a message; the one library that has serves --send-test only."""
+    users = {name for name, path in MODULES.items() if "aiosmtplib" in set(imports(path))}
+    assert users == {"doctor.letter"}
+    libraries = {
+        imported.partition(".")[0] for path in MODULES.values() for imported in imports(path)
+    }
+    assert not libraries & {"smtplib"}

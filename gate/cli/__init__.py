@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     new = keys.add_subparsers(title="actions", metavar="ACTION", required=True)
     pair = new.add_parser("new", help="print a new pair and the settings that belong to it")
     pair.add_argument("--name", default="my site", help="name of the site, for you and the log")
+    _add_doctor(command("doctor", _doctor, "say whether this gate is fit for the internet"))
     _add_webhooks(command("webhooks", _webhooks, "list or replay messages that nobody took"))
+    _add_probing(command("probing", _probing, "stop asking mail servers, or go on"))
     _add_explain(command("explain-reply", _explain, "say what replies of mail servers mean"))
     file = command("store", _store, "mend the store's file")
     mend = file.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -97,6 +99,26 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--explain", action="store_true", help="add timed steps and the dialogue")
 
 
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="one check; may be repeated"
+    )
+    parser.add_argument("--timeout", type=float, metavar="S", help="seconds for all checks")
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="mail domain or IP address to greet on port 25, instead of the big ones",
+    )
+    parser.add_argument(
+        "--send-test", metavar="ADDRESS", help="send one message to this address of yours"
+    )
+    parser.add_argument("--all", action="store_true", help="--send-test from each egress address")
+
+
 def _add_webhooks(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="print what was given up, the newest first")
@@ -105,6 +127,18 @@ def _add_webhooks(parser: argparse.ArgumentParser) -> None:
     for action, name in ((listing, "list"), (again, "replay")):
         action.set_defaults(action=name)
         _add_config(action)
+
+
+def _add_probing(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    off = actions.add_parser("off", help="ask no mail server from now on, restarts included")
+    on = actions.add_parser("on", help="ask again")
+    status = actions.add_parser("status", help="say how things stand; exit 1 while it is off")
+    for action, name in ((off, "off"), (on, "on"), (status, "status")):
+        action.set_defaults(action=name)
+        _add_config(action)
+    for action in (off, on):
+        action.add_argument("--why", default="", metavar="TEXT", help="shown to whoever asks later")
 
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +190,18 @@ def _webhooks(options: argparse.Namespace) -> int:
 
 def _store(options: argparse.Namespace) -> int:
     from gate.cli.store import run
+
+    return run(options)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from gate.cli.doctor import run
+
+    return run(options)
+
+
+def _probing(options: argparse.Namespace) -> int:
+    from gate.cli.probing import run
 
     return run(options)
 

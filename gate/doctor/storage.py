@@ -1,0 +1,122 @@
+"""The store: can it be written, is there room, is it whole, does nobody else read it?"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from gate.doctor.finding import Finding, Topic
+from gate.store import Store
+from gate.store.look import Look, look
+
+NAME: Final = "store"
+WHY: Final = (
+    "verdicts, promises to call back and spent tokens are kept there; without it every restart "
+    "asks the same mail hosts again"
+)
+FREE_LEAST: Final = 200 * 1024 * 1024
+"""Octets: a few hundred thousand verdicts and the write-ahead log."""
+_RESET_BUG: Final = ((3, 7, 0), (3, 51, 3))
+"""From, up to: SQLite may corrupt a WAL database that two connections write (WAL-reset bug)."""
+
+
+async def check(url: str, store: Store | None) -> list[Finding]:
+    """Look at the file of `url`. `store`: that of the gate that runs in this process."""
+    topic = Topic(NAME, WHY)
+    if url == "memory:":
+        return [
+            topic.warning(
+                "everything is kept in memory and gone with the process",
+                'set store.url = "sqlite:gate.db"',
+            )
+        ]
+    if store is None and not url.startswith("sqlite:"):
+        return [topic.skipped("it is no file of this machine", "see /readyz of a gate that runs")]
+    library = judge_library(sqlite3.sqlite_version)
+    path = Path(url.partition(":")[2])
+    if store is not None:
+        return [judge_running(store.trouble), library]
+    return [*judge(path, await asyncio.to_thread(look, path)), library]
+
+
+def judge_running(trouble: str | None) -> Finding:
+    """What the running gate's own store says. Pure."""
+    topic = Topic(NAME, WHY)
+    if trouble is None:
+        return topic.ok("the store can be written")
+    found, _, mend = trouble.partition("; ")
+    return topic.problem(found, mend or "look at the disk and at the file's permissions")
+
+
+def judge(path: Path, seen: Look) -> list[Finding]:
+    """What a look at the file means. Pure."""
+    topic = Topic(NAME, WHY, str(path))
+    folder = path.absolute().parent
+    if seen.folder:
+        return [
+            topic.problem(
+                f"{folder} cannot be written: {seen.folder}",
+                f"make {folder} and give it to the user that runs the gate: install -d -m 700 -o "
+                f"<user> {folder}",
+            )
+        ]
+    if not seen.writable:
+        return [
+            topic.problem(
+                f"{path} cannot be written by this user",
+                f"chown <user> {path} (and its -wal), or run this as the gate's user",
+            )
+        ]
+    if seen.foreign:
+        return [
+            topic.problem(f"{path} belongs to another program", "set store.url to another file")
+        ]
+    if seen.damage:
+        return [
+            topic.problem(
+                f"{path} is damaged: {seen.damage}",
+                f'stop the gate and move it away (mv "{path}" "{path}.damaged"; its -wal too): '
+                "what was remembered is looked up anew",
+            )
+        ]
+    return [_judge_place(topic, path, seen), *_judge_room(topic, folder, seen)]
+
+
+def _judge_place(topic: Topic, path: Path, seen: Look) -> Finding:
+    if not seen.there:
+        return topic.ok(f"{path} is not there yet and can be made")
+    if seen.mode & 0o077:
+        return topic.warning(
+            f"{path} can be read by others (mode {seen.mode:03o}), and the master key is inside",
+            f"chmod 600 {path}",
+        )
+    if seen.in_use:
+        return topic.ok(f"{path} is in the hands of a gate that runs; /readyz says how it is")
+    return topic.ok(f"{path} can be written and is whole")
+
+
+def _judge_room(topic: Topic, folder: Path, seen: Look) -> list[Finding]:
+    free = seen.free // 1024**2
+    if seen.free >= FREE_LEAST:
+        return []
+    wanted = FREE_LEAST // 1024**2
+    return [
+        topic.warning(
+            f"{folder} has {free} MiB left",
+            f"make room for {wanted} MiB, or set store.url to a file on another disk",
+        )
+    ]
+
+
+def judge_library(version: str) -> Finding:
+    """What the version of SQLite means for us. Pure."""
+    topic = Topic(NAME, WHY, f"SQLite {version}")
+    number = tuple(map(int, version.split(".")))
+    if _RESET_BUG[0] <= number < _RESET_BUG[1]:
+        return topic.ok(
+            f"SQLite {version} may damage a file that two connections write (mended in 3.51.3); "
+            "the gate has one connection and locks everybody else out"
+        )
+    return topic.ok(f"SQLite {version}")
