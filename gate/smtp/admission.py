@@ -15,8 +15,9 @@ from contextlib import asynccontextmanager
 
 from gate.budget import SLOT_SHARE, Deadline
 from gate.reason import Reason
-from gate.smtp.caps import Errand
+from gate.smtp.caps import Errand, open_most
 from gate.smtp.finding import Finding
+from gate.smtp.places import Key
 from gate.smtp.throttle import Pass, Refusal, Throttle
 
 __all__ = ["Admission", "Errand", "Place", "Unasked"]
@@ -49,6 +50,11 @@ class Place:
     @property
     def destination(self) -> str:
         return self._held.errand.destination
+
+    @property
+    def open_most(self) -> dict[Key, int]:
+        """How many connections may be open with each neighbour that this place counts with."""
+        return open_most(self._held.ticket.claims)
 
     def again(self) -> bool:
         """Whether one more dialogue may follow here: with the next host, or with the same anew.

@@ -12,17 +12,18 @@ Bugs: a domain whose hosts have many addresses in one network takes that network
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from gate.lists import words
-from gate.smtp.places import Claim
+from gate.smtp.places import Claim, Key
 from gate.smtp.provider import Provider
 
 ADDRESSES_MOST: Final = 16
 """Addresses of one errand that count: four hosts are looked up, and four of each are tried."""
+_NEIGHBOURS: Final = frozenset({"provider", "destination", "address", "network"})
 _FREE: Final = words("providers.txt")
 
 
@@ -84,6 +85,16 @@ def claims(errand: Errand, caps: Caps) -> tuple[Claim, ...]:
         *_of_destination(errand, caps),
         *_of_domain(errand, caps),
     )
+
+
+def open_most(claimed: Iterable[Claim]) -> dict[Key, int]:
+    """How many connections may be open, in use or kept for later, with each neighbour claimed:
+    as many as dialogues. Sites and domains are no neighbours, they hold no connection."""
+    return {
+        claim.key: claim.dialogues
+        for claim in claimed
+        if claim.dialogues is not None and claim.key[0] in _NEIGHBOURS
+    }
 
 
 def _of_destination(errand: Errand, caps: Caps) -> Iterator[Claim]:
