@@ -278,7 +278,7 @@ class Places:
     def _expect(self, key: Key) -> None:
         """Have those who wait for a spaced start looked at when its time comes."""
         start = self._starts.get(key)
-        if start is not None and key in self._queues and (start, key) not in self._due:
+        if start is not None and self._queues.get(key) and (start, key) not in self._due:
             heapq.heappush(self._due, (start, key))
 
     def _admit(self, keys: Sequence[Key], now: float) -> list[Ticket]:

@@ -32,6 +32,7 @@ from gate.smtp.dialog import Stage
 from gate.smtp.harvest import Harvest
 from gate.smtp.places import Full, Places, Ticket
 from gate.smtp.rests import RESTING_MOST, Rests
+from gate.smtp.rules import RULES
 
 __all__ = ["Caps", "Errand", "Pass", "Refusal", "Throttle", "Watch"]
 
@@ -41,6 +42,10 @@ _SETTLED: Final = frozenset(
     {Reason.ACCEPTED_EMAIL, Reason.REJECTED_EMAIL, Reason.MAILBOX_DISABLED, Reason.MAILBOX_FULL}
 )
 """What is said of a mailbox for good."""
+_PUT_OFF: Final = frozenset({Reason.GREYLISTED, Reason.DEFERRED})
+"""Answers to the random recipient after which it has to be asked again."""
+_GREYLISTING: Final = frozenset(row.id for row in RULES.rows if row.step == "greylist-named")
+"""Rows of texts that call themselves greylisting: to come back soon is what they ask for."""
 _OURS: Final = frozenset({Reason.THROTTLED, Reason.UNEXPECTED_ERROR})
 """Failures that say nothing of the peer."""
 
@@ -53,6 +58,9 @@ class Refusal(NamedTuple):
 
     reason: Reason
     kind: str
+
+
+_HALTED: Final = Refusal(Reason.PROBE_OFF, "halted")
 
 
 class _Gate(NamedTuple):
@@ -104,12 +112,16 @@ class Throttle:
         clock: Clock,
         caps: Caps | None = None,
         practice: Callable[[str], bool] = lambda domain: False,
+        halted: Callable[[], object] = lambda: None,
         watch: Watch | None = None,
     ) -> None:
-        """`practice`: domains of a practice world, which have places and cool-downs only."""
+        """`practice`: domains of a practice world, which have places and cool-downs only.
+        `halted`: whether the operator wants nobody asked, as of now.
+        """
         self._clock = clock
         self._caps = caps or Caps()
         self._practice = practice
+        self._halted = halted
         self.watch = watch or Watch()
         self._places = Places(clock)
         self._cool = Rests(clock, first=COOL_DOWN, most=COOL_DOWN_MOST, forgotten=COOL_DOWN_MOST)
@@ -140,6 +152,8 @@ class Throttle:
 
     def ask(self, errand: Errand) -> Pass | Refusal:
         """A pass that is granted or queued; a refusal if waiting would be of no use."""
+        if self._halted():
+            return _HALTED
         caps = self._caps_of(errand)
         gates = tuple(self._gates(errand))
         for gate in gates:
@@ -157,6 +171,8 @@ class Throttle:
 
     def refusal(self, errand: Errand) -> Refusal | None:
         """Why it may not be run any more, for what was learnt while it waited."""
+        if self._halted():
+            return _HALTED
         for gate in self._gates(errand):
             if gate.rests.left(gate.name):
                 return gate.refusal
@@ -164,7 +180,7 @@ class Throttle:
 
     def again(self, held: Pass) -> bool:
         """Whether one more dialogue may follow inside this place: with the next host, or anew."""
-        return self._places.again(held.ticket, 2 if held.control else 1)
+        return not self._halted() and self._places.again(held.ticket, 2 if held.control else 1)
 
     def leave(self, held: Pass) -> list[int]:
         """Give a pass back, granted or not; the numbers of those that are granted by that."""
@@ -301,14 +317,11 @@ class Throttle:
             (self.watch.stopped if stops else self.watch.resumed)("blocked")
 
 
-_PUT_OFF: Final = frozenset({Reason.GREYLISTED, Reason.DEFERRED})
-"""Answers to the random recipient after which it has to be asked again."""
-
-
 def _about_our_rate(outcome: Outcome) -> bool:
-    """Whether it is we who ask too fast: the words say so, or 421 without words for a mailbox."""
-    if outcome.reason is not Reason.DEFERRED or outcome.reply is None:
+    """Whether it is we who ask too fast: the words say so, or 421 and no word for a mailbox."""
+    if outcome.reply is None or outcome.reason not in _PUT_OFF:
         return False
-    if outcome.scope is Scope.US:
-        return True
-    return outcome.reply.code == 421 and outcome.scope is not Scope.RECIPIENT
+    closed = outcome.reply.code == 421
+    if outcome.reason is Reason.GREYLISTED:
+        return closed and outcome.rule not in _GREYLISTING
+    return outcome.scope is Scope.US or (closed and outcome.scope is not Scope.RECIPIENT)

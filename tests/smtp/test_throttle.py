@@ -1,99 +1,292 @@
+"""The throttle as a whole: who may be asked, who rests and why, and what ends it."""
+
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from ipaddress import ip_address
+from zlib import crc32
 
-from gate.budget import COOL_DOWN, COOL_DOWN_MOST
-from gate.smtp import throttle as module
-from gate.smtp.throttle import Throttle, Ticket
+import pytest
+
+from gate.budget import (
+    CONTROL_HELD,
+    COOL_DOWN,
+    COOL_DOWN_MOST,
+    DOWN_TRY,
+    HARVEST_REST,
+    PORT_REST,
+    RATE_REST,
+    RECIPIENT_WINDOW,
+)
+from gate.reason import Reason
+from gate.smtp.caps import PLACES_ONLY, Caps, Errand
+from gate.smtp.classify import Echo, Outcome, classify
+from gate.smtp.dialog import Stage
+from gate.smtp.provider import Provider
+from gate.smtp.reply import parse
+from gate.smtp.throttle import Pass, Refusal, Throttle, Watch
 from gate.testing.clock import FakeClock
 
+ROW = Provider(
+    name="Named",
+    suffixes=("named.test",),
+    accepts="trust",
+    tls=None,
+    why="",
+    source="",
+    date="",
+    dialogues=3,
+    recipients_per_minute=40,
+    spacing=None,
+)
 
-def throttle_of(destination: int = 2, overall: int = 4) -> tuple[Throttle, FakeClock]:
+
+def throttle_of(domain_recipients: int = 10) -> tuple[Throttle, FakeClock]:
     clock = FakeClock()
-    return Throttle(clock=clock, destination_most=destination, global_most=overall), clock
+    return Throttle(clock=clock, caps=Caps(domain_recipients=domain_recipients)), clock
 
 
-def numbers(tickets: list[Ticket]) -> list[int]:
-    return [ticket.number for ticket in tickets]
+def errand(domain: str = "a.test", **some: object) -> Errand:
+    """An errand to a host of the domain's own, in a network of its own."""
+    number = crc32(domain.encode())
+    host = ip_address(f"{20 + number % 80}.{number >> 8 & 255}.{number >> 16 & 255}.1")
+    defaults = {"destination": f"mx.{domain}", "identity": f"mx.{domain} gate", "hosts": (host,)}
+    return Errand(domain=domain, **(defaults | some))  # type: ignore[arg-type]
 
 
-def test_a_destination_has_two_dialogues_and_the_third_waits_its_turn() -> None:
+def outcome(text: str, stage: Stage = Stage.RCPT) -> Outcome:
+    return classify(stage, parse(text.encode() + b"\r\n"), echo=Echo())
+
+
+def run(
+    throttle: Throttle,
+    wanted: Errand,
+    text: str = "250 2.1.5 ok",
+    stage: Stage = Stage.RCPT,
+    failure: Reason | None = None,
+) -> Refusal | None:
+    """One whole dialogue that ends so; None if it took place."""
+    held = throttle.ask(wanted)
+    if isinstance(held, Refusal):
+        return held
+    assert held.granted
+    said = None if failure else outcome(text, stage)
+    throttle.learn(held, outcome=said, stage=stage, failure=failure)
+    assert throttle.leave(held) == []
+    return None
+
+
+def asked(throttle: Throttle, errands: list[Errand]) -> list[str]:
+    """What each of them is told; "" for a dialogue that took place."""
+    return [refusal.kind if (refusal := run(throttle, one)) else "" for one in errands]
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "errands", "most", "kind"),
+    [
+        ("one domain", [errand(recipients=1)] * 20, 10, "domain"),
+        (
+            "many domains of one MX set",
+            [errand(f"d{n}.test", destination="mx") for n in range(50)],
+            30,
+            "destination",
+        ),
+        (
+            "many MX names at one address",
+            [errand(f"d{n}.test", hosts=(ip_address("20.0.0.1"),)) for n in range(50)],
+            30,
+            "address",
+        ),
+        (
+            "many addresses of one /24",
+            [errand(f"d{n}.test", hosts=(ip_address(f"20.0.0.{n}"),)) for n in range(50)],
+            30,
+            "network",
+        ),
+        (
+            "many addresses of one /48",
+            [errand(f"d{n}.test", hosts=(ip_address(f"2a00:1:2:{n:x}::1"),)) for n in range(50)],
+            30,
+            "network",
+        ),
+        (
+            "a named provider, at many addresses and at one",
+            [errand(f"d{n}.test", provider=ROW) for n in range(60)],
+            40,
+            "provider",
+        ),
+        (
+            "its own free mailboxes",
+            [errand("gmail.com", provider=ROW)] * 60,
+            40,
+            "provider",
+        ),
+        ("one tenant of it", [errand("tenant.test", provider=ROW)] * 60, 10, "domain"),
+    ],
+)
+def test_recipients_in_a_minute(name: str, errands: list[Errand], most: int, kind: str) -> None:
+    throttle, clock = throttle_of()
+    expected = [""] * most + [kind] * (len(errands) - most)
+    assert asked(throttle, errands) == expected, name
+    clock.advance(RECIPIENT_WINDOW)
+    assert asked(throttle, errands) == expected, name
+
+
+@pytest.mark.parametrize(
+    ("name", "errands", "most"),
+    [
+        ("one domain", [errand()] * 3, 1),
+        ("one destination", [errand(f"d{n}.test", destination="mx") for n in range(4)], 2),
+        ("one site", [errand(f"d{n}.test", site="shop") for n in range(20)], 16),
+        ("all", [errand(f"d{n}.test", site=f"{n}") for n in range(300)], 256),
+        ("a row", [errand(f"d{n}.test", provider=ROW) for n in range(9)], 3),
+        (
+            "one network",
+            [errand(f"d{n}.test", hosts=(ip_address(f"20.0.0.{n}"),)) for n in range(4)],
+            2,
+        ),
+    ],
+)
+def test_dialogues_at_the_same_time(name: str, errands: list[Errand], most: int) -> None:
     throttle, _ = throttle_of()
-    first, second, third, fourth = (throttle.ask("mx.example") for _ in range(4))
-    assert [t.granted for t in (first, second, third, fourth)] == [True, True, False, False]
-    assert repr(throttle) == "<Throttle 2/4 running with 1 destinations, 2 waiting, 0 refused us>"
-    assert throttle.leave(second) == [third]
-    assert throttle.leave(first) == [fourth]
-    assert throttle.leave(third) == throttle.leave(fourth) == []
-    assert repr(throttle) == "<Throttle 0/4 running with 0 destinations, 0 waiting, 0 refused us>"
+    passes = [throttle.ask(one) for one in errands]
+    held = [one for one in passes if isinstance(one, Pass)]
+    assert sum(one.granted for one in held) == most, name
+    assert len(throttle.leave(held[0])) == 1, "the next one in turn"
 
 
-def test_a_full_destination_holds_up_nobody_who_wants_another() -> None:
+def test_a_practice_world_has_places_only() -> None:
+    throttle = Throttle(clock=FakeClock(), practice=lambda domain: domain.endswith(".test"))
+    one = errand("inbox.test", hosts=(ip_address("203.0.113.1"),))
+    for _ in range(50):
+        assert run(throttle, one, "550 5.1.1 no such user here") is None
+        assert run(throttle, one, stage=Stage.CONNECT, failure=Reason.NO_CONNECT) is None
+        assert run(throttle, one, "421 4.7.0 too many connections") is None
+    held = [throttle.ask(one) for _ in range(3)]
+    assert [isinstance(one, Pass) and one.granted for one in held] == [True, True, False]
+
+
+def test_the_first_of_those_who_want_it_asks_the_random_recipient() -> None:
+    throttle, clock = throttle_of()
+    first, second = (throttle.ask(errand(recipients=2)) for _ in range(2))
+    assert isinstance(first, Pass) and isinstance(second, Pass)
+    assert first.control and not second.control
+    accepted = outcome("250 2.1.5 ok")
+    refused = outcome("550 5.1.1 no such user", Stage.CONTROL)
+    throttle.learn(first, outcome=accepted, stage=Stage.RCPT, control=refused)
+    throttle.leave(first)
+    throttle.leave(second)
+    third = throttle.ask(errand(recipients=2))
+    assert isinstance(third, Pass) and not third.control, "it decided before it could know"
+    throttle.leave(third)
+    clock.advance(CONTROL_HELD)
+    later = throttle.ask(errand(recipients=2))
+    assert isinstance(later, Pass) and later.control
+
+
+@pytest.mark.parametrize("text", [None, "451 4.7.1 Greylisted, try again in 300 seconds"])
+def test_a_random_recipient_that_was_put_off_is_asked_again(text: str | None) -> None:
     throttle, _ = throttle_of()
-    for _ in range(3):
-        throttle.ask("tarpit.example")
-    assert throttle.ask("good.example").granted
+    held = throttle.ask(errand(recipients=2))
+    assert isinstance(held, Pass)
+    control = outcome(text, Stage.CONTROL) if text else None
+    throttle.learn(held, outcome=outcome("250 ok"), stage=Stage.RCPT, control=control)
+    throttle.leave(held)
+    again = throttle.ask(errand(recipients=2))
+    assert isinstance(again, Pass) and again.control
 
 
-def test_the_global_cap_is_given_on_in_the_order_of_asking() -> None:
+# -- rests -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "stage", "reason", "rest"),
+    [
+        (
+            "block at the greeting",
+            "554 5.7.1 blocked using zen.spamhaus.org",
+            Stage.GREETING,
+            Reason.PROBE_BLOCKED,
+            COOL_DOWN,
+        ),
+        (
+            "block of a tenant",
+            "550 5.7.1 Client host [192.0.2.1] blocked",
+            Stage.RCPT,
+            Reason.PROBE_BLOCKED,
+            COOL_DOWN,
+        ),
+        ("421", "421 4.3.2 try later", Stage.GREETING, Reason.THROTTLED, RATE_REST),
+        ("421 at RCPT", "421 4.7.0 try later", Stage.RCPT, Reason.THROTTLED, RATE_REST),
+        (
+            "rate words",
+            "450 4.7.1 too many connections from your IP",
+            Stage.MAIL,
+            Reason.THROTTLED,
+            RATE_REST,
+        ),
+        (
+            "too many recipients",
+            "452 4.5.3 Too many recipients (AS780090)",
+            Stage.RCPT,
+            Reason.THROTTLED,
+            RATE_REST,
+        ),
+        (
+            "TSS04",
+            "421 4.7.0 [TSS04] Messages from 192.0.2.25 temporarily deferred due to unexpected "
+            "volume or user complaints",
+            Stage.MAIL,
+            Reason.THROTTLED,
+            7200.0,
+        ),
+        ("greylisting", "451 4.7.1 Greylisted, try again later", Stage.RCPT, None, 0.0),
+        ("greylisting by 421", "421 4.7.1 Greylisted, come back later", Stage.RCPT, None, 0.0),
+        ("a busy mailbox", "450 4.2.1 this user is receiving mail too fast", Stage.RCPT, None, 0.0),
+        ("a full disk", "452 4.3.1 insufficient system storage", Stage.RCPT, None, 0.0),
+        ("no such user", "550 5.1.1 user unknown", Stage.RCPT, None, 0.0),
+    ],
+)
+def test_who_is_left_alone_after_what_for_how_long(
+    name: str, text: str, stage: Stage, reason: Reason | None, rest: float
+) -> None:
+    throttle, clock = throttle_of()
+    assert run(throttle, errand(), text, stage) is None
+    assert run(throttle, errand("b.test")) is None, "others are not concerned"
+    refusal = throttle.ask(errand())
+    if reason is None:
+        assert isinstance(refusal, Pass), name
+        return
+    assert isinstance(refusal, Refusal) and refusal.reason is reason, name
+    clock.advance(rest - 0.1)
+    assert isinstance(throttle.ask(errand()), Refusal), name
+    clock.advance(0.1)
+    held = throttle.ask(errand())
+    assert isinstance(held, Pass), name
+    assert throttle.ask(errand()) == refusal, "one tries, the others wait for what comes of it"
+    throttle.learn(held, outcome=outcome("250 ok"), stage=Stage.RCPT)
+    throttle.leave(held)
+    assert run(throttle, errand()) is None
+
+
+def test_a_try_that_told_nothing_leaves_it_to_the_next() -> None:
+    throttle, clock = throttle_of()
+    run(throttle, errand(), "421 4.3.2 busy", Stage.GREETING)
+    clock.advance(RATE_REST)
+    assert run(throttle, errand(), stage=Stage.EHLO, failure=Reason.TIMEOUT) is None
+    assert isinstance(throttle.ask(errand()), Pass)
+
+
+def test_who_waited_while_the_rest_began_is_told() -> None:
     throttle, _ = throttle_of()
-    running = [throttle.ask(f"{n}.example") for n in range(4)]
-    fifth, sixth = throttle.ask("e.example"), throttle.ask("f.example")
-    assert not fifth.granted and not sixth.granted
-    assert throttle.leave(running[2]) == [fifth]
-    assert throttle.leave(running[0]) == [sixth]
-
-
-def test_who_waits_for_a_full_destination_is_passed_over_until_it_has_room() -> None:
-    throttle, _ = throttle_of()
-    a1, _, b1, c1 = (throttle.ask(d) for d in ("a", "a", "b", "c"))
-    a3, d1 = throttle.ask("a"), throttle.ask("d")
-    assert throttle.leave(b1) == [d1]
-    assert throttle.leave(c1) == []
-    assert throttle.leave(a1) == [a3]
-
-
-def test_who_gives_up_waiting_is_passed_over_and_those_behind_move_up() -> None:
-    throttle, _ = throttle_of(destination=1, overall=1)
-    running = throttle.ask("a")
-    impatient, patient = throttle.ask("b"), throttle.ask("b")
-    assert throttle.leave(impatient) == []
-    assert throttle.leave(running) == [patient]
-    assert throttle.leave(impatient) == throttle.leave(running) == []
-
-
-def test_giving_a_ticket_back_twice_frees_one_place_only() -> None:
-    throttle, _ = throttle_of(overall=1)
-    first, second, third = (throttle.ask(d) for d in "abc")
-    assert throttle.leave(first) == [second]
-    assert throttle.leave(first) == []
-    assert not third.granted
-
-
-@given(st.data())
-def test_caps_hold_places_are_used_and_order_is_kept_whatever_comes(data: st.DataObject) -> None:
-    """Against a slow model: the oldest waiting ticket that fits is always the one granted."""
-    throttle, _ = throttle_of(destination=2, overall=3)
-    alive: list[Ticket] = []
-    for _ in range(data.draw(st.integers(1, 60))):
-        leaves = data.draw(st.booleans())
-        if alive and leaves:
-            ticket = alive.pop(data.draw(st.integers(0, len(alive) - 1)))
-            was_granted, waiting = ticket.granted, [t for t in alive if not t.granted]
-            granted = throttle.leave(ticket)
-            assert numbers(granted) == sorted(numbers(granted))
-            assert set(granted) <= set(waiting) and (was_granted or not granted)
-        else:
-            alive.append(throttle.ask(data.draw(st.sampled_from("abcd"))))
-        running = [ticket.destination for ticket in alive if ticket.granted]
-        assert len(running) <= 3
-        assert all(running.count(destination) <= 2 for destination in running)
-        for ticket in alive:
-            room = len(running) < 3 and running.count(ticket.destination) < 2
-            assert ticket.granted or not room
-            older = [t for t in alive if t.destination == ticket.destination and t.granted]
-            assert ticket.granted or all(t.number < ticket.number for t in older)
+    first, waiting = throttle.ask(errand()), throttle.ask(errand())
+    assert isinstance(first, Pass) and isinstance(waiting, Pass)
+    assert throttle.refusal(errand()) is None
+    throttle.learn(first, outcome=outcome("421 busy", Stage.GREETING), stage=Stage.GREETING)
+    assert throttle.leave(first) == [waiting.ticket.number]
+    assert throttle.refusal(errand()) == Refusal(Reason.THROTTLED, "busy")
 
 
 def test_a_refusal_rests_five_minutes_then_doubles_up_to_three_hours() -> None:
@@ -119,41 +312,15 @@ def test_a_welcome_ends_the_rest_and_forgets_the_refusals() -> None:
     assert throttle.resting("x") == COOL_DOWN
 
 
-def test_a_second_dialogue_that_was_under_way_does_not_lengthen_the_rest() -> None:
-    throttle, clock = throttle_of()
-    throttle.blocked("x")
-    clock.advance(1.0)
-    throttle.blocked("x")
-    assert throttle.resting("x") == COOL_DOWN - 1.0
-
-
-def test_a_refusal_long_ago_counts_no_more() -> None:
-    throttle, clock = throttle_of()
-    throttle.blocked("x")
-    clock.advance(COOL_DOWN + COOL_DOWN_MOST)
-    throttle.blocked("x")
-    assert throttle.resting("x") == COOL_DOWN
-
-
-def test_rests_are_apart_and_bounded() -> None:
-    throttle, _ = throttle_of()
-    for number in range(module.RESTING_MOST + 1):
-        throttle.blocked(f"{number}")
-    assert throttle.resting("0") == 0.0
-    assert throttle.resting("1") == COOL_DOWN
-    assert throttle.resting("another") == 0.0
-
-
 def test_a_refusal_at_rcpt_rests_the_domain_and_leaves_its_neighbours_alone() -> None:
-    clock = FakeClock()
-    throttle = Throttle(clock=clock)
+    throttle, _ = throttle_of()
     throttle.blocked("x", "one.example")
     assert throttle.resting("x", "one.example") == COOL_DOWN
     assert throttle.resting("x", "two.example") == 0.0
 
 
 def test_the_third_domain_refused_rests_them_all() -> None:
-    throttle = Throttle(clock=FakeClock())
+    throttle, _ = throttle_of()
     for number in range(3):
         assert throttle.resting("x", "another.example") == 0.0
         throttle.blocked("x", f"{number}.example")
@@ -161,9 +328,96 @@ def test_the_third_domain_refused_rests_them_all() -> None:
 
 
 def test_a_welcome_between_them_starts_the_count_anew() -> None:
-    throttle = Throttle(clock=FakeClock())
+    throttle, _ = throttle_of()
     for number in range(5):
         throttle.blocked("x", f"{number}.example")
         throttle.welcomed("x", "good.example")
     assert throttle.resting("x", "another.example") == 0.0
     assert throttle.resting("x", "4.example") == COOL_DOWN
+
+
+def test_a_domain_that_is_searched_for_users_is_left_alone() -> None:
+    throttle, clock = throttle_of(domain_recipients=100)
+    said = [run(throttle, errand(), "550 5.1.1 no such user") for _ in range(8)]
+    assert said == [None] * 5 + [Refusal(Reason.THROTTLED, "harvest")] * 3
+    assert run(throttle, errand("b.test")) is None
+    clock.advance(HARVEST_REST)
+    said = [run(throttle, errand(), "550 5.1.1 no such user") for _ in range(3)]
+    assert said == [None] + [Refusal(Reason.THROTTLED, "harvest")] * 2
+
+
+def test_mailboxes_that_are_full_or_switched_off_are_no_search() -> None:
+    throttle, _ = throttle_of(domain_recipients=100)
+    for text in ("552 5.2.2 mailbox full", "550 5.2.1 mailbox disabled", "451 4.3.0 later"):
+        assert [run(throttle, errand(), text) for _ in range(9)] == [None] * 9
+
+
+def test_hosts_that_are_down_are_dialled_twice_a_minute() -> None:
+    throttle, clock = throttle_of(domain_recipients=100)
+    down = {"stage": Stage.CONNECT, "failure": Reason.NO_CONNECT}
+    dials = []
+    for second in range(300):
+        if run(throttle, errand(), **down) is None:  # type: ignore[arg-type]
+            dials.append(second)
+        clock.advance(1.0)
+    assert dials == [0, *range(1, 300, int(DOWN_TRY))]
+    assert run(throttle, errand()) == Refusal(Reason.NO_CONNECT, "down")
+    clock.advance(DOWN_TRY)
+    assert [run(throttle, errand()) for _ in range(3)] == [None] * 3
+
+
+def test_a_closed_port_stops_everything_aloud() -> None:
+    said: list[str] = []
+    clock = FakeClock()
+    watch = Watch(
+        stopped=lambda why: said.append(f"stopped {why}"),
+        resumed=lambda why: said.append(f"resumed {why}"),
+    )
+    throttle = Throttle(clock=clock, watch=watch)
+    for number in range(5):
+        run(
+            throttle,
+            errand(f"d{number}.test"),
+            stage=Stage.CONNECT,
+            failure=Reason.NO_CONNECT,
+        )
+    assert said == ["stopped shut"] and throttle.stopped == "shut"
+    assert run(throttle, errand("x.test")) == Refusal(Reason.PROBE_OFF, "shut")
+    clock.advance(PORT_REST)
+    assert run(throttle, errand("x.test")) is None
+    assert said == ["stopped shut", "resumed shut"]
+
+
+def test_too_many_blocks_stop_everything_aloud() -> None:
+    said: list[str] = []
+    clock = FakeClock()
+    watch = Watch(
+        stopped=lambda why: said.append(f"stopped {why}"),
+        resumed=lambda why: said.append(f"resumed {why}"),
+        blocked=lambda provider: said.append(f"by {provider}"),
+    )
+    throttle = Throttle(clock=clock, watch=watch)
+    for number in range(11):
+        block = "554 5.7.1 blocked using zen.spamhaus.org"
+        provider = ROW if number == 10 else None
+        one = errand(f"b{number}.test", provider=provider)
+        assert run(throttle, one, block, Stage.GREETING) is None
+    assert said == ["by "] * 10 + ["by Named", "stopped blocked"]
+    assert throttle.stopped == "blocked"
+    assert run(throttle, errand("y.test")) == Refusal(Reason.PROBE_OFF, "blocked")
+    clock.advance(COOL_DOWN)
+    assert run(throttle, errand("y.test")) is None
+    assert said[-1] == "resumed blocked"
+
+
+def test_a_fault_of_our_own_teaches_nothing() -> None:
+    throttle, _ = throttle_of()
+    for number in range(20):
+        one = errand(f"d{number}.test")
+        assert run(throttle, one, stage=Stage.CONNECT, failure=Reason.THROTTLED) is None
+
+
+def test_places_only_still_keep_two_dialogues_a_destination() -> None:
+    throttle = Throttle(clock=FakeClock(), caps=PLACES_ONLY)
+    held = [throttle.ask(errand()) for _ in range(3)]
+    assert [isinstance(one, Pass) and one.granted for one in held] == [True, True, False]
