@@ -59,6 +59,10 @@ class Outcome:
 
 _BEFORE_RCPT: Final = frozenset(Stage) - {Stage.RCPT, Stage.CONTROL}
 _MAILBOX: Final = frozenset({Reason.REJECTED_EMAIL, Reason.MAILBOX_DISABLED, Reason.MAILBOX_FULL})
+_ABOUT_NOBODY: Final = _MAILBOX | {Reason.RELAY_DENIED, Reason.UNCONFIRMED}
+"""What words before RCPT seem to say, and do not."""
+_ABOUT_NOBODY_YET: Final = _ABOUT_NOBODY | {Reason.PROTOCOL_ERROR}
+"""The same before MAIL: a host that knows neither EHLO nor HELO does not want us."""
 _TLS_STAGES: Final = frozenset({Stage.STARTTLS, Stage.TLS})
 _BARE: Final = frozenset({550, 551, 553})
 _OUT_OF_STEP: Final = frozenset({500, 501, 502, 503, 504})
@@ -183,7 +187,8 @@ def _before_rcpt(stage: Stage, reply: Reply, echo: Echo) -> Outcome:
     if stage is Stage.MAIL and reply.code in (500, 502, 503):
         return _outcome(Reason.PROTOCOL_ERROR, reply, "out-of-step")
     found = _row(reply, _wording(reply, echo), None)
-    if found is None or found.reason in _MAILBOX | {Reason.RELAY_DENIED, Reason.UNCONFIRMED}:
+    meaningless = _ABOUT_NOBODY if stage is Stage.MAIL else _ABOUT_NOBODY_YET
+    if found is None or found.reason in meaningless or _no_greylisting(found, stage, reply):
         default = Reason.PROBE_BLOCKED if permanent else Reason.DEFERRED
         return _outcome(default, reply, f"stage-{stage}")
     scope = Scope.HOST if found.scope in (Scope.RECIPIENT, Scope.DOMAIN) else found.scope
@@ -194,6 +199,8 @@ def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
     if reply.code in (503, 555):  # our command, not our recipient
         return _outcome(Reason.PROTOCOL_ERROR, reply, "out-of-step")
     found = _row(reply, wording, provider)
+    if found is not None and _no_greylisting(found, Stage.RCPT, reply):
+        return _outcome(Reason.DEFERRED, reply, found.id)
     if found is not None:
         return _tempered(found.reason, found.scope, reply, found.id, found.rest)
     enhanced = wording.enhanced or wording.trailing
@@ -203,6 +210,16 @@ def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
     if _OUR_NAMES.fullmatch(enhanced):
         return _outcome(Reason.PROBE_BLOCKED, reply, f"enhanced-{enhanced}")
     return _by_code(reply, wording)
+
+
+def _no_greylisting(rule: Rule, stage: Stage, reply: Reply) -> bool:
+    """Whether "try again later" is trouble of the host rather than greylisting that is not named.
+
+    Greylisting counts senders and recipients, so it is said of one of them; and it lets the
+    connection go on, which 421 does not.
+    """
+    early = stage not in (Stage.MAIL, Stage.RCPT)
+    return rule.step == "greylist" and (early or reply.code == 421)
 
 
 def _row(reply: Reply, wording: Wording, provider: str | None) -> Rule | None:

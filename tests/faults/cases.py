@@ -12,12 +12,14 @@ from gate.reason import VERDICT_OF, Reason, Result
 from gate.testing.zones import Value
 from tests.faults.ground import JANE, JOE, Case, Ground, Peer, Row, ground
 
-Again = Literal["kept", "kept for all", "asked", "rests"]
+Again = Literal["kept", "kept for all", "asked", "rests", "throttled"]
 """What a second check does.
 
 kept: the same verdict, and nobody is asked. kept for all: so is another mailbox of the domain.
-asked: somebody is asked again. rests: `probe_blocked` without a dialogue.
+asked: somebody is asked again. rests: `probe_blocked` without a dialogue. throttled: the host said
+that we ask too much, and is left alone; `throttled` without a dialogue.
 """
+_AT_REST: Final = {"rests": Reason.PROBE_BLOCKED, "throttled": Reason.THROTTLED}
 TIMEOUT: Final = "timeout"
 SHORT: Final = 0.3
 Look = Callable[[Ground], None]
@@ -83,7 +85,7 @@ async def _once_more(here: Ground, again: Again, email: str, reason: Reason, tak
             assert await here.landed(second) == reason
         return
     assert (here.dialled, len(here.questions)) == (dialled, questions), "somebody was asked"
-    expected = Reason.PROBE_BLOCKED if again == "rests" else reason
+    expected = _AT_REST.get(again, reason)
     assert second.verdict.reason is expected, f"{second.verdict.reason} the second time"
 
 

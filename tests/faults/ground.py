@@ -70,6 +70,8 @@ class Ground:
     seam: Seam
     clock: FakeClock
     hosts: list[SmtpListener]
+    time: Time
+    stack: AsyncExitStack
     worst: float = -float("inf")
     """Seconds over its budget, of the latest answer so far."""
     flights: list[asyncio.Task[Known]] = field(default_factory=list)
@@ -79,7 +81,7 @@ class Ground:
         checker = self.engine.checker
         started = time.monotonic()
         answer = await checker.check(
-            email, site=self.engine.sites[0], deadline=Deadline.after(budget, time.monotonic)
+            email, site=self.engine.sites[0], deadline=Deadline.after(budget, self.time)
         )
         self.worst = max(self.worst, time.monotonic() - started - budget)
         self.flights += [flight.task for flight in checker._flights.values()]
@@ -118,10 +120,37 @@ class Ground:
         """How many addresses wait to be asked about again."""
         return (await self.engine.store.depth()).get((KIND, False), 0)
 
+    async def settled(self) -> int:
+        """The same, once those who wait for what a flight found have been told."""
+        await asyncio.gather(*self.engine.checker._background)
+        return await self.promised()
+
+    def advance(self, seconds: float) -> None:
+        """Let time go by, on every clock there is."""
+        self.clock.advance(seconds)
+        self.time.ahead += seconds
+
     async def later(self, seconds: float) -> int:
         """Let time go by; how many addresses were asked about again."""
-        self.clock.advance(seconds)
+        self.advance(seconds)
         return await self.engine.rechecks.round()
+
+    async def back(self, script: str) -> SmtpListener:
+        """From now on every address of good.test's hosts leads to a host that plays `script`."""
+        where = await _open(script, self.stack, self.hosts)
+        for ip in self.seam.addresses:
+            self.seam.add(str(ip), where)
+        return self.hosts[-1]
+
+
+@dataclass(slots=True)
+class Time:
+    """The monotonic clock, or as much ahead of it as a test has let go by."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
 
 
 @dataclass(slots=True)
@@ -158,9 +187,10 @@ async def ground(
         fake = await stack.enter_async_context(FakeZones({**plan, **(zones or {})}, tcp=tcp))
         asked = [closed_port()] if dead_resolver else [*resolvers, fake.server]
         place = Place({"test": asked}, seam)
-        chosen = config or settings(webhooks=[])
-        async with open_engine(chosen, world=place, wall=clock, queue_clock=clock) as engine:
-            here = Ground(engine, fake, seam, clock, servers)
+        chosen, now = config or settings(webhooks=[]), Time()
+        opened = open_engine(chosen, world=place, clock=now, wall=clock, queue_clock=clock)
+        async with opened as engine:
+            here = Ground(engine, fake, seam, clock, servers, now, stack)
             yield here
         await _closed(servers)
     _quiet()

@@ -62,6 +62,7 @@ def rcpt(line: str, echo: Echo = NOBODY, provider: str | None = None) -> Outcome
         ("451 4.3.0 Local error", R.DEFERRED, Scope.HOST),
         ("452 4.5.3 Too many recipients", R.DEFERRED, Scope.US),
         ("421 4.7.0 Too many connections", R.DEFERRED, Scope.US),
+        ("421 4.7.0 Try again later, closing connection", R.DEFERRED, Scope.HOST),
         ("553 5.1.3 Bad recipient address syntax", R.REJECTED_EMAIL, Scope.RECIPIENT),
         ("501 Bad address syntax", R.PROTOCOL_ERROR, Scope.HOST),
         ("550 5.1.2 Bad destination system", R.RELAY_DENIED, Scope.HOST),
