@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 
 from gate import metrics
 from gate.answer import Answer
-from gate.budget import Deadline
+from gate.budget import Clock, Deadline
 from gate.checker import Checker
 from gate.dns import Resolver
 from gate.egress import Dialer, Source
 from gate.memory import Memory
 from gate.probing import Probing
 from gate.settings import Policy, Site
-from gate.smtp.caps import PLACES_ONLY
+from gate.smtp.caps import PLACES_ONLY, Caps
 from gate.smtp.probe import Prober
 from gate.smtp.session import tls_context
 from gate.smtp.throttle import Throttle
@@ -87,8 +87,13 @@ async def mail_world(
     probing: Probing | bool = True,
     dialogues: int = 256,
     seam: Seam | None = None,
+    caps: Caps | None = None,
+    clock: Clock = time.monotonic,
 ) -> AsyncIterator[World]:
-    """`servers` by the domain they serve; `zones`: names without a server (`FakeZones` values)."""
+    """`servers` by the domain they serve; `zones`: names without a server (`FakeZones` values).
+
+    `caps`: those of a practice world, if none are given; `clock` is the throttle's alone.
+    """
     decision = Probing(enabled=probing) if isinstance(probing, bool) else probing
     wall = FakeClock(1_700_000_000.0)
     seam = seam or Seam()
@@ -114,7 +119,9 @@ async def mail_world(
             ),
             mail_from=SENDER,
             tls="when-required",
-            throttle=Throttle(caps=replace(PLACES_ONLY, dialogues=dialogues), clock=time.monotonic),
+            throttle=Throttle(
+                caps=caps or replace(PLACES_ONLY, dialogues=dialogues), clock=clock
+            ),
             clock=time.monotonic,
             random=random.Random(1),
             tls_context=tls_context(),
