@@ -1,7 +1,7 @@
 """Our own face: which addresses mail hosts see us come from, and how we know.
 
-Behind NAT a machine cannot see its own public address, and nobody is asked for it. The address of
-the HELO name is taken instead: that is the one it claims.
+Behind NAT, or behind a proxy, a machine cannot see its own public address, and nobody is asked for
+it. The address of the HELO name is taken instead: that is the one it claims.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Face:
         return {
             "set": "egress.address.ip",
             "local": "an address of this machine",
-            "claimed": "this machine is behind NAT: taken from the HELO name",
-            "unknown": "this machine is behind NAT and the HELO name has no address",
+            "claimed": "the address of the HELO name",
+            "unknown": "not to be seen from inside",
         }[self.how]
 
 
@@ -66,7 +66,7 @@ def seen_from(
     if source.ip is not None and classify(source.ip).allowed:
         return (source.ip,), "set"
     public = tuple(ip for ip in outgoing if classify(ip).allowed)
-    if source.ip is None and public:
+    if source.ip is None and source.proxy is None and public:
         return public, "local"
     claimed = tuple(ip for ip in forward if classify(ip).allowed)
     return (claimed, "claimed") if claimed else ((), "unknown")

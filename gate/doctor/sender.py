@@ -25,7 +25,6 @@ WHY: Final = (
     "mail hosts look up the domain of the envelope sender and may ask its MX whether the mailbox "
     "is there; a sender that takes no mail is refused, and checks end as probe_blocked"
 )
-_THERE: Final = frozenset({Reason.ACCEPTED_EMAIL, Reason.ACCEPT_ALL, Reason.UNCONFIRMED})
 _NOT_THERE: Final = frozenset({Reason.REJECTED_EMAIL, Reason.MAILBOX_DISABLED})
 _LATER: Final = frozenset({Reason.GREYLISTED, Reason.DEFERRED, Reason.MAILBOX_FULL})
 
@@ -88,7 +87,7 @@ def judge_mailbox(domain: str, probed: Probed) -> Finding:
     reason = mailbox.reason if mailbox is not None else probed.failure or Reason.UNEXPECTED_ERROR
     code = mailbox.reply.code if mailbox is not None and mailbox.reply is not None else None
     said = f"{host} answered {code} ({reason})" if code else f"{reason}: {MEANING[reason]}"
-    if reason in _THERE and code is not None:
+    if code is not None and code < 300:
         return topic.ok(f"the mailbox of probe.mail_from is there: {said}")
     if reason in _NOT_THERE:
         return topic.problem(
