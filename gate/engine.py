@@ -46,8 +46,9 @@ from gate.smtp.probe import Prober
 from gate.smtp.provider import PROVIDERS, Provider, overlay
 from gate.smtp.session import tls_context
 from gate.smtp.sources import Sources
-from gate.smtp.throttle import Caps, Throttle
+from gate.smtp.throttle import Caps, Throttle, Watch
 from gate.store import Store, open_store
+from gate.switch import Switch
 from gate.tally import Tally
 from gate.token import Keys
 from gate.webhooks.outbox import Outbox
@@ -106,6 +107,8 @@ class Engine:
     outbox: Outbox
     dialer: Dialer
     prober: Prober
+    probing: Probing
+    switch: Switch
 
     def start(self) -> None:
         """Do in the background what is due later. A process that only checks need not."""
@@ -151,7 +154,7 @@ async def open_engine(
         dialer = _mail_dialer(settings, world, identity, wall)
         sources = Sources(dialer.sources, clock=queue_clock)
         probing = _probing(settings, world, identity)
-        prober = _prober(settings, world, identity, dialer, sources, clock)
+        prober = _prober(settings, world, identity, dialer, sources, probing, clock)
         stack.push_async_callback(prober.close)
         sites, secret = _sites(settings, keys)
         poster = _poster(settings, world, sites, resolver, clock)
@@ -174,10 +177,13 @@ async def open_engine(
         await store.begin(queue_clock())
         await outbox.open()
         await rechecks.open(checker)
+        switch = Switch(probing=probing, store=store, wall=wall, rest=lambda: None)
+        await switch.open()
         stack.push_async_callback(outbox.close)
         stack.push_async_callback(rechecks.close)
         known = (settings, checker, resolver, store, keys, sites, secret, identity)
-        yield Engine(*known, clock, wall, rechecks, outbox, dialer, prober)
+        later = (rechecks, outbox, dialer, prober, probing, switch)
+        yield Engine(*known, clock, wall, *later)
 
 
 def identity_of(settings: Settings, host_name: str) -> Identity | None:
@@ -264,12 +270,15 @@ def _prober(
     identity: Identity | None,
     dialer: Dialer,
     sources: Sources,
+    probing: Probing,
     clock: Clock,
 ) -> Prober:
     throttle = Throttle(
         clock=clock,
         caps=_caps(settings.limits),
         practice=_in_sandbox if isinstance(world, Sandbox) else lambda domain: False,
+        halted=lambda: probing.halted,
+        watch=Watch(stopped=probing.stop, resumed=probing.resume),
     )
     return Prober(
         dialer=dialer,

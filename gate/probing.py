@@ -1,12 +1,11 @@
-"""May the mail servers of a domain be asked? Pure; the clock is passed in.
+"""May the mail servers of a domain be asked? Pure: no clock, no socket.
 
 What it promises: one answer, in microseconds and before anything is dialled: None, or the first of
-`WHY` that stands against it. From the most general to the most particular: the setting, the
-operator's switch, a stop that the gate laid upon itself, a name to probe under, the operator's
-lists, the wish of the domain's owner.
+WHY that stands against it. From the general to the particular: the setting, the operator's switch,
+a name to probe under, the operator's lists, the wish of the domain's owner.
 
-A stop ends by trial: when its time is up, one dialogue in PROBING_TRIAL is let through until
-somebody says that one went well (`resume`) or that it did not (`stop`).
+Stops that the gate lays upon itself are the throttle's, which also lets the one through that tries
+whether they may end; here they are only known, so that `state` tells the whole.
 
 Bugs: the switch belongs to one process and its store; gates that run side by side have one each.
 """
@@ -15,25 +14,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
-from gate.budget import PROBING_TRIAL, Clock
+ON: Final = "on"
+SETTINGS: Final = "settings"
+SWITCH: Final = "switch"
 
 WHY: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "settings": "probe.enabled is false",
-        "switch": "switched off with `gate probing off`",
-        "blocked": "too many mail servers refuse us; probing stopped by itself",
-        "port_25": "no connection to port 25 comes about; probing stopped by itself",
+        SETTINGS: "probe.enabled is false",
+        SWITCH: "switched off with `gate probing off`",
         "identity": "no name to probe under: set probe.helo and probe.mail_from",
         "deny_domains": "the domain is on the operator's list",
         "deny_mx": "the mail server is on the operator's list",
         "opted_out": "the domain's owner asks not to be probed",
     }
 )
-"""Why nobody is asked. All end as `probe_off`; the trace and the metrics tell them apart."""
-STOPS: Final = ("blocked", "port_25")
-"""What `stop` may be called with."""
+"""Why a domain is left alone. All end as `probe_off`; the trace and the metrics tell them apart."""
+
+STOPS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "blocked": "too many mail servers refuse us; probing stopped by itself",
+        "shut": "nobody can be connected to at port 25; probing stopped by itself",
+    }
+)
+"""Why the throttle asks nobody."""
+
+STATES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        ON: "mail servers are asked",
+        SETTINGS: WHY[SETTINGS],
+        SWITCH: WHY[SWITCH],
+        **STOPS,
+    }
+)
+"""What `state` says: `on`, or why nobody at all is asked."""
+
+
+class Route(Protocol):
+    """What is looked at of a domain's mail route (`gate.dns.MailRoute`)."""
+
+    @property
+    def domain(self) -> str: ...
+    @property
+    def mx_names(self) -> tuple[str, ...]: ...
+    @property
+    def opted_out(self) -> bool: ...
 
 
 class Probing:
@@ -42,86 +68,61 @@ class Probing:
     def __init__(
         self,
         *,
-        clock: Clock,
         enabled: bool = True,
         known_to: Callable[[str], bool] = lambda domain: True,
         deny_domains: Iterable[str] = (),
         deny_mx: Iterable[str] = (),
     ) -> None:
         """`known_to`: whether there is a name to ask this domain's mail servers under.
-        `deny_domains`, `deny_mx`: names that stand for all below them as well.
+        `deny_domains`, `deny_mx`: canonical names, which stand for all names below them as well.
         """
-        self._clock = clock
         self._enabled = enabled
         self._known_to = known_to
         self._deny_domains = frozenset(deny_domains)
         self._deny_mx = frozenset(deny_mx)
-        self._stops: dict[str, float] = {}
-        """When the trials of each stop begin."""
-        self._trial_at = float("-inf")
+        self._stops: dict[str, None] = {}
         self.switched_on = True
-        self.unasked = dict.fromkeys(WHY, 0)
-        """How many routes were left alone, by why."""
+        self.refusals = dict.fromkeys(WHY, 0)
+        """How often a domain was left alone, by why."""
 
-    def refusal(
-        self, domain: str, mx_names: Iterable[str] = (), *, opted_out: bool = False
-    ) -> str | None:
-        """Why the mail servers of a domain may not be asked now; None: they may."""
-        why = self._refusal(domain, mx_names, opted_out)
+    def refusal(self, route: Route) -> str | None:
+        """Why the mail servers of a route may not be asked now; None: they may."""
+        why = self.halted or self._against(route)
         if why is not None:
-            self.unasked[why] += 1
+            self.refusals[why] += 1
         return why
 
     @property
     def halted(self) -> str | None:
-        """Why nobody at all may be asked now; None while it depends on the domain.
+        """Why nobody at all may be asked, by the operator's will.
 
-        For whoever is about to dial: what was allowed before a wait may be so no more.
+        For whoever is about to dial as well: what was allowed before a wait may be so no more.
         """
         if not self._enabled:
-            return "settings"
-        if not self.switched_on:
-            return "switch"
-        now = self._clock()
-        return next((why for why, until in self._stops.items() if now < until), None)
+            return SETTINGS
+        return None if self.switched_on else SWITCH
 
     @property
     def state(self) -> str:
-        """`on`; the word of WHY for which all probing is off; or `trial`, after a stop."""
-        return self.halted or ("trial" if self._stops else "on")
+        """One of STATES."""
+        return self.halted or next(iter(self._stops), ON)
 
-    def stop(self, why: str, seconds: float) -> None:
-        """Ask nobody for so long, for one of STOPS. A stop that stands is only made longer."""
-        if why not in STOPS:
-            raise ValueError(why)
-        self._stops[why] = max(self._stops.get(why, 0.0), self._clock() + seconds)
+    def stop(self, why: str) -> None:
+        """The throttle asks nobody from now on, for one of STOPS."""
+        self._stops[why] = None
 
-    def resume(self) -> None:
-        """A dialogue went well: stops whose time is up are over."""
-        now = self._clock()
-        self._stops = {why: until for why, until in self._stops.items() if now < until}
+    def resume(self, why: str) -> None:
+        """That stop is over."""
+        self._stops.pop(why, None)
 
-    def _refusal(self, domain: str, mx_names: Iterable[str], opted_out: bool) -> str | None:
-        why = self.halted
-        if why is not None:
-            return why
-        if not self._known_to(domain):
+    def _against(self, route: Route) -> str | None:
+        if not self._known_to(route.domain):
             return "identity"
-        if self._deny_domains and _below(domain, self._deny_domains):
+        if self._deny_domains and _below(route.domain, self._deny_domains):
             return "deny_domains"
-        if self._deny_mx and any(_below(name, self._deny_mx) for name in mx_names):
+        if self._deny_mx and any(_below(name, self._deny_mx) for name in route.mx_names):
             return "deny_mx"
-        if opted_out:
-            return "opted_out"
-        return self._not_yet() if self._stops else None
-
-    def _not_yet(self) -> str | None:
-        """After a stop: whether this one is a trial. Asked last, so that a trial is one."""
-        now = self._clock()
-        if now < self._trial_at:
-            return next(iter(self._stops))
-        self._trial_at = now + PROBING_TRIAL
-        return None
+        return "opted_out" if route.opted_out else None
 
 
 def _below(name: str, names: frozenset[str]) -> bool:

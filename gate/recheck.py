@@ -62,9 +62,13 @@ PACED_MOST: Final = 10_000
 """Destinations whose last re-check is remembered."""
 UNREADABLE: Final = "unreadable: sealed with another master key"
 
-RETRIED: Final = TEMPORARY | {Reason.PROBE_BLOCKED, Reason.UNEXPECTED_ERROR}
+RETRIED: Final = TEMPORARY | {
+    Reason.PROBE_BLOCKED,
+    Reason.PROBE_OFF,
+    Reason.UNEXPECTED_ERROR,
+}
 """What a re-check does not settle for as long as there is another: also a refusal of ourselves,
-after which the destination rests, and a fault of our own.
+after which the destination rests, probing that is switched off, and a fault of our own.
 """
 
 Messages = Callable[[Site, str, Reason, Answer], list[Job]]

@@ -32,6 +32,7 @@ from gate.api.letters import Letters
 from gate.api.logs import to_stderr
 from gate.api.peer import Peers
 from gate.api.sites import refuse_open_development
+from gate.api.switch import Switching
 from gate.app import Opener, Write, create_app, write_stderr
 from gate.budget import HTTP_IDLE, HTTP_STOP, HTTP_SWEEP, LOOP_LAG
 from gate.engine import Engine, open_engine
@@ -142,7 +143,8 @@ async def run(
             listeners = [(Listener(app, house, watches_loop=True), public)]
             if admin is not None:
                 back = House(most=ADMIN_CONNECTIONS, exempt=lambda _: True)
-                inner = ops.admin(Letters(engine.outbox).routes)
+                switching = Switching(engine.probing, engine.switch)
+                inner = ops.admin([*Letters(engine.outbox).routes, *switching.routes])
                 listeners.append((Listener(inner, back, watches_loop=False), admin))
             _banner(engine, public, admin)
             with _signals([listener for listener, _ in listeners]) as stop:

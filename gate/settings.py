@@ -532,12 +532,12 @@ def _identity_problems(settings: Settings) -> list[str]:
         if name and not _is_host_name(name):
             found.append(f"{key}: {name!r} is no host name; write an FQDN, as in gate.example.com")
     for key in ("deny_domains", "deny_mx"):
-        for name in getattr(settings.probe, key):
-            if not _is_host_name(name):
-                found.append(
-                    f'probe.{key}: {name!r} is no domain; write "example.com", without a star or a '
-                    "dot before it, in ASCII (xn--…)"
-                )
+        found += [
+            f'probe.{key}: {name!r} is no domain; write "example.com", without a star or a dot '
+            "before it, in ASCII (xn--…)"
+            for name in getattr(settings.probe, key)
+            if not _is_host_name(name)
+        ]
     sender = settings.probe.mail_from
     local, _, domain = sender.rpartition("@")
     if sender and not (_is_plain(local) and _is_host_name(domain)):

@@ -17,6 +17,7 @@ from gate.api import openapi
 from gate.api.problems import KINDS, Problem
 from gate.api.reply import JSON, SAFE, Headers, Reply
 from gate.engine import Engine
+from gate.probing import ON
 
 _BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
@@ -35,14 +36,12 @@ class Ops:
         """GET /readyz: what works. Without a store or a resolver checks are still answered."""
         engine = self._engine
         store, resolver = engine.store.healthy, engine.resolver.healthy
-        probing = "off"
-        if engine.settings.probe.enabled:
-            sandbox = "sandbox" if engine.settings.sandbox.enabled else "off"
-            probing = "on" if engine.identity is not None else sandbox
+        probing, why = probing_of(engine)
         body = {
             "status": "ready" if store and resolver else "degraded",
             "store": "ok" if store else "failing",
             "probing": probing,
+            "probing_why": why,
             "resolver": "ok" if resolver else "failing",
         }
         return respond(200, msgspec.json.encode(body))
@@ -55,6 +54,19 @@ class Ops:
         script = await asyncio.to_thread(widget.script)
         html = page.render(engine.settings, engine.sites[0].site_key, script)
         return respond(200, html, page.headers())
+
+
+def probing_of(engine: Engine) -> tuple[str, str | None]:
+    """`on`, `off`, or `sandbox` for its domains only; and why it is not on (gate/probing.py).
+
+    The operator's own words are not for the public listener.
+    """
+    state = engine.probing.state
+    if state != ON:
+        return "off", state
+    if engine.identity is not None:
+        return "on", None
+    return ("sandbox" if engine.settings.sandbox.enabled else "off"), "identity"
 
 
 def has_page(engine: Engine) -> bool:

@@ -10,6 +10,7 @@ from gate.api.answer import COARSE, BrowserAnswer, FullAnswer
 from gate.api.problems import KINDS, URN
 from gate.api.requests import CheckBody, PrefetchBody, SiteverifyBody
 from gate.api.siteverify import SiteverifyAnswer
+from gate.probing import STATES
 from gate.reason import MEANING, VERDICT_OF, Reason
 from gate.webhooks.message import CheckCompleted
 
@@ -63,9 +64,13 @@ def schemas() -> Json:
             "status": {"enum": ["ready", "degraded"]},
             "store": {"enum": ["ok", "failing"]},
             "probing": {"enum": ["on", "sandbox", "off"]},
+            "probing_why": {
+                "enum": [*STATES, "identity", None],
+                "description": "why mail servers are not asked; null: they are",
+            },
             "resolver": {"enum": ["ok", "failing"]},
         },
-        "required": ["status", "store", "probing", "resolver"],
+        "required": ["status", "store", "probing", "probing_why", "resolver"],
         "description": "degraded: checks are answered, but unremembered, or unknown.",
     }
     return found

@@ -1,8 +1,4 @@
-"""`gate webhooks list|replay`: messages that nobody took, in a running gate or in its file.
-
-The file belongs to one process at a time. If it cannot be opened, the gate that has it is asked,
-on its admin listener; if there is none, the file's own trouble is what is reported.
-"""
+"""`gate webhooks list|replay`: messages that nobody took, in a running gate or in its file."""
 
 from __future__ import annotations
 
@@ -13,13 +9,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-import httpx
 import msgspec
 
-from gate.budget import CLI_ADMIN
-from gate.reason import GateError
+from gate.cli.running import Ask, with_store_or_gate
 from gate.settings import Settings, load
-from gate.store import open_store
+from gate.store import Store
 from gate.webhooks.outbox import DeadLetter, letters, replay
 
 LETTERS_MOST = 1000
@@ -55,47 +49,22 @@ def _age(seconds: float) -> str:
 
 
 async def _list(settings: Settings) -> list[DeadLetter]:
-    try:
-        store = await open_store(_file(settings), wall=time.time, capacity=1)
-    except GateError as error:
-        answer = await _ask(settings, "GET", "/webhooks", error)
-        return msgspec.json.decode(answer, type=dict[str, list[DeadLetter]])["letters"]
-    try:
+    async def with_store(store: Store) -> list[DeadLetter]:
         return await letters(store, settings.site, LETTERS_MOST)
-    finally:
-        await store.close()
+
+    async def with_gate(ask: Ask) -> list[DeadLetter]:
+        answer = await ask("GET", "/webhooks")
+        return msgspec.json.decode(answer, type=dict[str, list[DeadLetter]])["letters"]
+
+    return await with_store_or_gate(settings, with_store, with_gate)
 
 
 async def _replay(settings: Settings, ids: Sequence[str]) -> int:
-    try:
-        store = await open_store(_file(settings), wall=time.time, capacity=1)
-    except GateError as error:
-        answer = await _ask(settings, "POST", "/webhooks/replay", error, {"ids": list(ids)})
-        return msgspec.json.decode(answer, type=dict[str, int])["replayed"]
-    try:
+    async def with_store(store: Store) -> int:
         return len(await replay(store, ids, time.time()))
-    finally:
-        await store.close()
 
+    async def with_gate(ask: Ask) -> int:
+        answer = await ask("POST", "/webhooks/replay", {"ids": list(ids)})
+        return msgspec.json.decode(answer, type=dict[str, int])["replayed"]
 
-def _file(settings: Settings) -> str:
-    if settings.store.url == "memory:":
-        # Whoever has it is asked: it is in nobody else's reach.
-        return ""
-    return settings.store.url
-
-
-async def _ask(
-    settings: Settings, method: str, path: str, error: GateError, body: object = None
-) -> bytes:
-    """What the running gate answers on its admin listener; else the error is raised."""
-    port = settings.server.admin_port
-    if not port:
-        raise error
-    try:
-        async with httpx.AsyncClient(timeout=CLI_ADMIN, trust_env=False) as client:
-            answer = await client.request(method, f"http://127.0.0.1:{port}{path}", json=body)
-            answer.raise_for_status()
-    except httpx.HTTPError:
-        raise error from None
-    return answer.content
+    return await with_store_or_gate(settings, with_store, with_gate)

@@ -29,16 +29,16 @@ def test_healthz() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tables", "probing"),
+    ("tables", "probing", "why"),
     [
-        pytest.param({}, "sandbox", id="sandbox, no identity"),
-        pytest.param(NO_SANDBOX, "off", id="switched off"),
-        pytest.param({"sandbox": {"enabled": False}}, "off", id="no identity"),
-        pytest.param({"probe": {"helo": "gate.example.com"}}, "on", id="identity"),
+        pytest.param({}, "sandbox", "identity", id="sandbox, no identity"),
+        pytest.param(NO_SANDBOX, "off", "settings", id="switched off"),
+        pytest.param({"sandbox": {"enabled": False}}, "off", "identity", id="no identity"),
+        pytest.param({"probe": {"helo": "gate.example.com"}}, "on", None, id="identity"),
     ],
 )
 def test_readyz_says_what_works(
-    tables: dict[str, Any], probing: str, monkeypatch: pytest.MonkeyPatch
+    tables: dict[str, Any], probing: str, why: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "box")
 
@@ -50,6 +50,7 @@ def test_readyz_says_what_works(
             "status": "ready",
             "store": "ok",
             "probing": probing,
+            "probing_why": why,
             "resolver": "ok",
         }
 

@@ -1,0 +1,69 @@
+"""`gate probing off|on|status`: the operator's switch, in a running gate or in its file."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from datetime import UTC, datetime
+
+import msgspec
+
+from gate.cli.running import Ask, with_store_or_gate
+from gate.probing import ON, SETTINGS, STATES, SWITCH
+from gate.settings import Settings, load
+from gate.store import Store
+from gate.switch import Position, keep, position, turned
+
+
+class Report(msgspec.Struct):
+    """What a running gate says (gate/api/switch.py); or, of one that does not run, its file."""
+
+    state: str
+    switch: Position
+    kept: bool | None = None
+
+
+def run(options: argparse.Namespace) -> int:
+    """Turn the switch, or tell how things stand; `status` exits 1 while nobody is asked."""
+    settings = load(options.config, os.environ)
+    report = asyncio.run(_report(settings, options.action, getattr(options, "why", "")))
+    sys.stdout.write(describe(report))
+    if options.action == "status":
+        return 0 if report.state == ON else 1
+    return 0
+
+
+def describe(report: Report) -> str:
+    """A report as lines of text."""
+    lines = [f"probing is {'on' if report.state == ON else 'off'}: {STATES[report.state]}"]
+    switch = report.switch
+    if switch.since is not None:
+        when = datetime.fromtimestamp(switch.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        words = f": {switch.why}" if switch.why else ""
+        lines.append(f"switched {'on' if switch.on else 'off'} {when}{words}")
+    if report.kept is False:
+        lines.append("this could not be written to the store: a restart forgets it")
+    return "\n".join(lines) + "\n"
+
+
+async def _report(settings: Settings, action: str, why: str) -> Report:
+    async def with_store(store: Store) -> Report:
+        if action == "status":
+            at, kept = await position(store), None
+        else:
+            at = turned(action == "on", why, time.time)
+            kept = await keep(store, at, time.time)
+        state = ON if at.on else SWITCH
+        return Report(state if settings.probe.enabled else SETTINGS, at, kept)
+
+    async def with_gate(ask: Ask) -> Report:
+        if action == "status":
+            answer = await ask("GET", "/probing")
+        else:
+            answer = await ask("POST", "/probing", {"on": action == "on", "why": why})
+        return msgspec.json.decode(answer, type=Report)
+
+    return await with_store_or_gate(settings, with_store, with_gate)
