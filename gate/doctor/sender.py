@@ -87,7 +87,7 @@ def judge_mailbox(domain: str, probed: Probed) -> Finding:
     reason = mailbox.reason if mailbox is not None else probed.failure or Reason.UNEXPECTED_ERROR
     code = mailbox.reply.code if mailbox is not None and mailbox.reply is not None else None
     said = f"{host} answered {code} ({reason})" if code else f"{reason}: {MEANING[reason]}"
-    if code is not None and code < 300:
+    if code is not None and code < 300 and reason is not Reason.PROTOCOL_ERROR:
         return topic.ok(f"the mailbox of probe.mail_from is there: {said}")
     if reason in _NOT_THERE:
         return topic.problem(
