@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 from gate import metrics
 from gate.egress import IPAddress
-from gate.testing import Seam
+from gate.engine import open_engine
+from gate.testing import HostRules, ScriptedMta, Seam
+from gate.testing.zones import Value
+from tests.api.ground import Gate, gate, settings
+from tests.lateworld import Place, place
 
 
 class CatchAll(Seam):
@@ -63,3 +70,30 @@ def blocked_as(label: str) -> float:
     """How many of one class."""
     value: float = metrics.EGRESS_BLOCKED.labels(label)._value.get()
     return value
+
+
+@asynccontextmanager
+async def gated(
+    servers: Mapping[str, HostRules | ScriptedMta],
+    zones: Mapping[str, Value] | None = None,
+    *,
+    sites: list[dict[str, Any]] | None = None,
+    client: tuple[str, int] = ("198.51.100.7", 4711),
+    **tables: Any,
+) -> AsyncIterator[tuple[Gate, Place]]:
+    """A whole gate, with its HTTP surface and all its limits, before mail servers of the test."""
+    tables = {
+        "sandbox": {"enabled": False},
+        "probe": {"helo": "gate.example.net", "mail_from": "probe@example.net"},
+        **tables,
+    }
+    async with place(servers, zones=zones) as here:
+        opener = partial(open_engine, world=here)
+        async with gate(settings(sites, **tables), opener=opener, client=client) as running:
+            yield running, here
+
+
+def resident() -> int:
+    """Octets of memory that this process holds."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
