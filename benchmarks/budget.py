@@ -40,7 +40,14 @@ SECRET = "s" * 40
 SETTINGS = parse(
     {
         "probe": {"helo": "gate.test", "mail_from": "probe@gate.test"},
-        "limits": {"dialogues": 3000},
+        "limits": {
+            "dialogues": 3000,
+            "site_dialogues": 3000,
+            "network_dialogues": 3000,
+            "network_recipients_per_minute": 1_000_000,
+            "domain_recipients_per_minute": 1_000_000,
+            "destination_recipients_per_minute": 1_000_000,
+        },
         "server": {"secret": SECRET, "port": 0, "admin_port": 0},
         "store": {"url": "memory:"},
     }

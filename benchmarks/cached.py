@@ -24,9 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ CONNECTIONS = 64
 ADDRESSES = 1_000
 DOMAIN = "inbox.test"
 """Served by the sandbox: its route is looked up for good."""
+COMMAND = (sys.executable, "-m", "benchmarks.cached")
 SECRET = "sk_live_of_a_benchmark_0123456789"
 RATIO = 1.0
 P99_RATIO = 1.25
@@ -69,7 +71,7 @@ def address(number: int) -> str:
     return f"person{number:04}@{DOMAIN}"
 
 
-def settings(port: int) -> Settings:
+def settings(port: int, remembered: int = ADDRESSES) -> Settings:
     """A site as in the field, but for limits that 64 connections of one client never meet."""
     never = 1_000_000_000
     digest = hashlib.sha256(SECRET.encode()).hexdigest()
@@ -78,7 +80,8 @@ def settings(port: int) -> Settings:
             "server": {"port": port, "admin_port": 0},
             "store": {"url": "memory:"},
             "sandbox": {"enabled": True},
-            "limits": {"secret_per_minute": never},
+            # Two generations of half the capacity each: with room for twice as many all stay.
+            "limits": {"secret_per_minute": never, "verdicts": max(200_000, 2 * remembered)},
             "site": [
                 {
                     "name": "shop",
@@ -92,22 +95,23 @@ def settings(port: int) -> Settings:
 
 
 @asynccontextmanager
-async def remembering(chosen: Settings) -> AsyncIterator[Engine]:
+async def remembering(chosen: Settings, count: int = ADDRESSES) -> AsyncIterator[Engine]:
     """An engine that already knows the mailboxes and the way to their domain."""
     async with open_engine(chosen) as engine:
         await engine.resolver.route(DOMAIN, Deadline.after(DNS_LOOKUP, engine.clock))
         memory = Memory(engine.store, engine.keys, engine.wall)
         found = Remembered(Reason.ACCEPTED_EMAIL, engine.wall(), f"mx.{DOMAIN}", 250, "2.1.5")
-        for number in range(ADDRESSES):
+        for number in range(count):
             mailbox = parse(address(number))
             assert isinstance(mailbox, Address)
             await memory.keep_verdict("shop", mailbox, found)
         yield engine
 
 
-def serve_gate(port: int) -> None:
+def serve_gate(port: int, count: int = ADDRESSES) -> None:
+    opener = partial(remembering, count=count)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(server.run(settings(port), opener=remembering))
+        runner.run(server.run(settings(port, count), opener=opener))
 
 
 def serve_bare(port: int) -> None:
@@ -168,12 +172,12 @@ class Running:
 
 
 @contextmanager
-def running(kind: str, folder: Path) -> Iterator[Running]:
+def running(kind: str, folder: Path, *remembered: int) -> Iterator[Running]:
     """A server on the first core, once it answers; its decision lines go to a file."""
     port, log = free_port(), folder / f"{kind}.log"
     with log.open("ab") as lines:
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.cached", "serve", kind, str(port)],
+            [*COMMAND, "serve", kind, str(port), *map(str, remembered)],
             stderr=lines,
             preexec_fn=lambda: os.sched_setaffinity(0, cores()[:1]),
         )
@@ -213,9 +217,10 @@ def _wait_for_answer(process: subprocess.Popen[bytes], port: int) -> None:
         return
 
 
-def script(folder: Path, many: bool) -> Path:
+def script(folder: Path, many: bool, numbers: Iterable[int] = range(ADDRESSES)) -> Path:
     """What wrk sends: requests made ready before the round begins."""
-    bodies = [json.dumps({"email": address(n)}) for n in range(ADDRESSES if many else 1)]
+    asked = numbers if many else [0]
+    bodies = [json.dumps({"email": address(number)}) for number in asked]
     lines = [
         'wrk.method = "POST"',
         'wrk.headers["Content-Type"] = "application/json"',
@@ -304,9 +309,12 @@ def show(found: dict[str, list[Round]]) -> bool:
 
 def main() -> int:
     if sys.argv[1:2] == ["serve"]:
-        {"gate": serve_gate, "bare": serve_bare, "plain": serve_plain}[sys.argv[2]](
-            int(sys.argv[3])
-        )
+        serve: dict[str, Callable[..., None]] = {
+            "gate": serve_gate,
+            "bare": serve_bare,
+            "plain": serve_plain,
+        }
+        serve[sys.argv[2]](*map(int, sys.argv[3:]))
         return 0
     if shutil.which("wrk") is None:
         print("benchmarks.cached: needs wrk (Debian: apt-get install wrk)", file=sys.stderr)

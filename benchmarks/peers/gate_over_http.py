@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.peers.__main__ import MOST_MS, SETTINGS
+from benchmarks.peers.verifier import MOST_MS, SETTINGS
 from benchmarks.start import free_port
 
 SECRET = "sk_live_of_the_peers_benchmark_01"
@@ -41,9 +41,8 @@ def asker(port: int) -> Callable[[str], str]:
         mine.talk.request("POST", "/v1/check", body, headers)
         found = json.loads(mine.talk.getresponse().read())
         ms = (time.perf_counter() - started) * 1000
-        return json.dumps(
-            {"email": email, "said": said_of(found), "why": found["reason"], "ms": ms}
-        )
+        told = {"email": email, "said": said_of(found), "why": found["reason"], "ms": ms}
+        return json.dumps(told) + "\n"
 
     return ask
 
