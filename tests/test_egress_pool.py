@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,7 +17,7 @@ from gate.reason import GateError
 from gate.settings import Settings
 from gate.testing import HostRules, MailHost
 from gate.testing.wire import Connection
-from tests.lateworld import NOW, Late, Place, place, settings
+from tests.lateworld import NOW, Late, Place, place, settings, until
 from tests.socksworld import PASSWORD, SEEN_FROM, USER, free_port, microsocks
 
 TWO, THREE = "127.0.0.2", "127.0.0.3"
@@ -29,9 +28,20 @@ REFUSAL = "554 5.7.1 Service unavailable; client host [203.0.113.9] blocked usin
 KIND = HostRules(users=["jane", "joe"])
 
 
-def config(*addresses: dict[str, Any], store: str = "memory:", **probe: Any) -> Settings:
+def config(
+    *addresses: dict[str, Any],
+    store: str = "memory:",
+    limits: dict[str, int] | None = None,
+    **probe: Any,
+) -> Settings:
     identity = {"helo": "gate.test", "mail_from": "probe@gate.test"}
-    return settings(store, webhooks=[], egress={"address": list(addresses)}, probe=identity | probe)
+    return settings(
+        store,
+        webhooks=[],
+        egress={"address": list(addresses)},
+        probe=identity | probe,
+        limits=limits or {},
+    )
 
 
 def settle(here: Place, host: MailHost, *names: str, ip: str = "") -> None:
@@ -235,14 +245,17 @@ def test_an_address_that_several_destinations_refuse_rests_and_others_do_its_wor
 
 def test_a_provider_whose_acceptance_means_nothing_is_answered_without_a_place_or_a_dial() -> None:
     async def scene() -> None:
-        async with pool(PAIR[0]) as (here, gate), Busy(KIND) as host:
+        async with pool(PAIR[0], limits={"dialogues": 1}) as (here, gate), Busy(KIND) as host:
             here.zones["yahoo.test"] = "MX 10 mta5.am0.yahoodns.net"
             here.zones["mta5.am0.yahoodns.net"] = "A 9.9.9.9"
             here.seam.add("9.9.9.9", host.address)
-            begun = time.monotonic()
+            slow = gate.hosts["kind.test"]
+            the_only_place = asyncio.create_task(gate.reason("slow-1500@kind.test"))
+            await until(lambda: any(line.startswith("RCPT") for line in slow.lines))
             for number in range(50):
                 assert await gate.reason(f"jane{number}@yahoo.test") == "provider_opaque"
-            assert time.monotonic() - begun < 2.0
+            assert not the_only_place.done()
+            await the_only_place
             assert host.accepted == 0
             assert not [ip for ip in here.seam.dialled if str(ip) == "9.9.9.9"]
 
