@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,41 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "egress.address.ip",
         "IP address",
     ),
+    "source address of everything": (
+        {"egress": {"address": [{"ip": "0.0.0.0"}]}},
+        "egress.address.ip",
+        "no single address",
+    ),
+    "several addresses, one without a name": (
+        {"egress": {"address": [{"ip": "127.0.0.2", "helo": "a.example.com"}, {"ip": "::1"}]}},
+        "egress.address.helo",
+        "its PTR says too",
+    ),
+    "several addresses, one of them none": (
+        {"egress": {"address": [{"ip": "127.0.0.2", "helo": "a.example"}, {"helo": "b.example"}]}},
+        "egress.address.ip",
+        "write each",
+    ),
+    "an address twice": (
+        {"egress": {"address": [{"ip": "127.0.0.2", "helo": "a.example"}] * 2}},
+        "egress.address",
+        "once",
+    ),
+    "a first day that is none": (
+        {"egress": {"address": [{"since": "22.11.2026"}]}},
+        "egress.address[0].since",
+        "date",
+    ),
+    "a proxy by name": (
+        {"egress": {"address": [{"proxy": "socks5://me:s3cret@proxy.example:1080"}]}},
+        "egress.address.proxy: names no IP address",
+        "socks5://user:password@192.0.2.1:1080",
+    ),
+    "a proxy of another kind": (
+        {"egress": {"address": [{"proxy": "http://me:s3cret@127.0.0.1:8080"}]}},
+        "egress.address.proxy: is no SOCKS5 URL",
+        "socks5://",
+    ),
     "HELO injection": ({"probe": {"helo": "x\r\nQUIT"}}, "probe.helo", "FQDN"),
     "HELO localhost": ({"probe": {"helo": "localhost"}}, "probe.helo", "FQDN"),
     "sender injection": ({"probe": {"mail_from": "a@b.example>\r\nDATA"}}, "probe.mail_from", ""),
@@ -77,6 +113,7 @@ def test_refused_with_the_key_and_what_to_write(name: str) -> None:
         parse(tree, origin="gate.toml")
     message = str(refused.value)
     assert message.startswith(f"gate.toml: {key}")
+    assert "s3cret" not in message
     assert advice in message
 
 
@@ -104,6 +141,24 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     assert settings.egress.address[0].helo == "gate.example.com"
     assert settings.site[0].policy.disposable is Choice.WARN
     assert settings.site[0].policy.unknown is Choice.ALLOW
+
+
+def test_a_proxys_url_may_come_from_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "gate.toml").write_text(
+        """
+        [[egress.address]]
+        ip = "192.0.2.7"
+        helo = "far.example.com"
+        since = 2026-11-01
+        proxy = "env:FAR_PROXY"
+        """
+    )
+    url = "socks5://me:s3cret@127.0.0.1:1080"
+    (address,) = load(None, {"FAR_PROXY": url}, cwd=tmp_path).egress.address
+    assert address.proxy == url
+    assert address.since == date(2026, 11, 1)
+    with pytest.raises(GateError, match=r"egress\.address\.proxy: env:FAR_PROXY: the variable is"):
+        load(None, {}, cwd=tmp_path)
 
 
 def test_the_environment_wins_over_the_file_and_names_lists_with_commas(tmp_path: Path) -> None:
