@@ -273,12 +273,14 @@ def test_many_at_one_host_come_one_after_the_other() -> None:
         assert min(gaps) >= RECHECK_SPACING
 
     rules = HostRules(users=[f"u{number}" for number in range(30)], greylist=200.0)
-    in_world(test, {"grey.test": rules}, config=silent())
+    keys = ("domain", "destination", "network")
+    roomy = {f"{key}_recipients_per_minute": 1000 for key in keys}
+    in_world(test, {"grey.test": rules}, config=silent(limits=roomy))
 
 
 def test_a_limit_of_our_own_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one place at the destination is taken: later, as often as it takes."""
-    monkeypatch.setattr("gate.smtp.probe.SLOT_SHARE", 0.001)
+    monkeypatch.setattr("gate.smtp.admission.SLOT_SHARE", 0.001)
 
     async def test(late: Late) -> None:
         slow = "slow-600@grey.test"

@@ -66,10 +66,10 @@ class Shut:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._failed: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._failed: OrderedDict[str | bytes, tuple[float, str]] = OrderedDict()
         self.rests = Rests(clock, first=PORT_REST, most=PORT_REST, forgotten=float("inf"))
 
-    def failed(self, destination: str, network: str) -> bool:
+    def failed(self, destination: str, network: str | bytes) -> bool:
         """A destination could not be connected to. True: it is us, as of now."""
         now = self._clock()
         if ALL in self.rests:

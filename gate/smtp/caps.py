@@ -111,9 +111,10 @@ def _of_destination(errand: Errand, caps: Caps) -> Iterator[Claim]:
     if caps.network_dialogues is None and caps.network_recipients is None:
         return
     hosts = errand.hosts[:ADDRESSES_MOST]
-    for ip in dict.fromkeys(map(str, hosts)):
-        yield Claim(("address", ip), caps.network_dialogues, caps.network_recipients)
-    for network in dict.fromkeys(map(network_of, hosts)):
+    # A set: a host's addresses may be named twice, and a key counts once.
+    for packed in {ip.packed for ip in hosts}:
+        yield Claim(("address", packed), caps.network_dialogues, caps.network_recipients)
+    for network in {network_of(ip) for ip in hosts}:
         yield Claim(("network", network), caps.network_dialogues, caps.network_recipients)
 
 
@@ -122,6 +123,6 @@ def _of_domain(errand: Errand, caps: Caps) -> Iterator[Claim]:
         yield Claim(("domain", errand.domain), caps.domain_dialogues, caps.domain_recipients)
 
 
-def network_of(ip: IPv4Address | IPv6Address) -> str:
+def network_of(ip: IPv4Address | IPv6Address) -> bytes:
     """The network that an address is counted with: /24, of IPv6 /48."""
-    return ip.packed[: 3 if ip.version == 4 else 6].hex()
+    return ip.packed[: 3 if ip.version == 4 else 6]

@@ -28,7 +28,7 @@ WINDOWS_MOST: Final = 60_000
 """Keys whose recipients are counted. Strangers name the keys; when all are taken, nobody is asked
 about who would need one more: a count that is forgotten is a limit that is exceeded."""
 
-Key = tuple[str, str]
+Key = tuple[str, str | bytes]
 """Kind of the limit, and whose."""
 
 
@@ -181,7 +181,7 @@ class Places:
                     self._running[claim.key] = left
                 else:
                     del self._running[claim.key]
-        return self._admit([claim.key for claim in ticket.claims], now)
+        return self._admit([claim.key for claim in ticket.claims], now) if self._queues else []
 
     def due(self) -> float | None:
         """When `tick` is to be called for those whose start is spaced; None if nobody waits so."""
@@ -252,7 +252,10 @@ class Places:
         return not claim.spacing or now >= self._starts.get(claim.key, now)
 
     def _blocking(self, claims: Sequence[Claim], now: float) -> Key | None:
-        return next((claim.key for claim in claims if not self._has_room(claim, now)), None)
+        for claim in claims:
+            if not self._has_room(claim, now):
+                return claim.key
+        return None
 
     def _grant(self, ticket: Ticket, now: float) -> None:
         ticket.granted = True

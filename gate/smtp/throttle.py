@@ -63,6 +63,14 @@ class Refusal(NamedTuple):
 _HALTED: Final = Refusal(Reason.PROBE_OFF, "halted")
 
 
+_SHUT: Final = Refusal(Reason.PROBE_OFF, "shut")
+_BLOCKED: Final = Refusal(Reason.PROBE_OFF, "blocked")
+_COOL: Final = Refusal(Reason.PROBE_BLOCKED, "cool-down")
+_BUSY: Final = Refusal(Reason.THROTTLED, "busy")
+_HARVEST: Final = Refusal(Reason.THROTTLED, "harvest")
+_DOWN: Final = Refusal(Reason.NO_CONNECT, "down")
+
+
 class _Gate(NamedTuple):
     rests: Rests
     name: str
@@ -205,19 +213,19 @@ class Throttle:
         return PLACES_ONLY
 
     def _gates(self, errand: Errand) -> Iterator[_Gate]:
-        """What may refuse it: the widest first."""
-        refused = Refusal(Reason.PROBE_BLOCKED, "cool-down")
-        local = _Gate(self._cool, f"{errand.identity} {errand.domain}", refused)
-        if self._practice(errand.domain):
-            yield from (_Gate(self._cool, errand.identity, refused), local)
-            return
-        yield _Gate(self._shut.rests, ALL, Refusal(Reason.PROBE_OFF, "shut"))
-        yield _Gate(self._blocked.rests, ALL, Refusal(Reason.PROBE_OFF, "blocked"))
-        yield _Gate(self._cool, errand.identity, refused)
-        yield local
-        yield _Gate(self._busy, errand.destination, Refusal(Reason.THROTTLED, "busy"))
-        yield _Gate(self._harvest.rests, errand.domain, Refusal(Reason.THROTTLED, "harvest"))
-        yield _Gate(self._downs.rests, errand.destination, Refusal(Reason.NO_CONNECT, "down"))
+        """The rests that concern it: the widest first."""
+        local = f"{errand.identity} {errand.domain}"
+        for rests, name, refusal in (
+            (self._shut.rests, ALL, _SHUT),
+            (self._blocked.rests, ALL, _BLOCKED),
+            (self._cool, errand.identity, _COOL),
+            (self._cool, local, _COOL),
+            (self._busy, errand.destination, _BUSY),
+            (self._harvest.rests, errand.domain, _HARVEST),
+            (self._downs.rests, errand.destination, _DOWN),
+        ):
+            if name in rests:
+                yield _Gate(rests, name, refusal)
 
     def _may_control(self, domain: str) -> bool:
         """Whether nobody is asking the random recipient, or has just been answered.
@@ -300,7 +308,7 @@ class Throttle:
 
     def _unconnected(self, errand: Errand) -> None:
         self._downs.failed(errand.destination)
-        network = network_of(errand.hosts[0]) if errand.hosts else errand.destination
+        network = network_of(errand.hosts[0]) if errand.hosts else b""
         if self._shut.failed(errand.destination, network):
             self.watch.stopped("shut")
 
