@@ -168,6 +168,7 @@ async def open_engine(
             clock=clock,
             wall=wall,
             promises=rechecks,
+            watch=metrics.FlightCounts(),
         )
         if len(dialer.sources) > 1 or dialer.sources[0].since:
             tally = Tally(store, sources, wall)
@@ -251,7 +252,7 @@ def _source(entry: EgressAddress, helo: str, today: date) -> Source:
     return Source(ip, entry.helo or helo, entry.since, through)
 
 
-def _providers(settings: Settings) -> Mapping[str, Provider]:
+def providers_of(settings: Settings) -> Mapping[str, Provider]:
     """The shipped table of providers, under that of the operator."""
     path = settings.probe.providers
     if not path:
@@ -278,7 +279,13 @@ def _prober(
         caps=_caps(settings.limits),
         practice=_in_sandbox if isinstance(world, Sandbox) else lambda domain: False,
         halted=lambda: probing.halted,
-        watch=Watch(stopped=probing.stop, resumed=probing.resume),
+        watch=Watch(
+            stopped=probing.stop,
+            resumed=probing.resume,
+            blocked=metrics.BLOCKS.add,
+            refused=metrics.THROTTLE_REFUSED.add,
+            waited=metrics.THROTTLE_WAIT.observe,
+        ),
     )
     return Prober(
         dialer=dialer,
@@ -288,7 +295,8 @@ def _prober(
         clock=clock,
         random=random.SystemRandom(),
         tls_context=tls_context(),
-        providers=_providers(settings),
+        warm=settings.limits.warm_connections,
+        providers=providers_of(settings),
         sources=sources,
     )
 

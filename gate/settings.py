@@ -152,7 +152,10 @@ class Limits(_Section, frozen=True):
     """How much the gate takes on."""
 
     client_per_minute: Annotated[
-        Count, Meta(description="checks a minute of one browser address (IPv6: of one /64)")
+        Count,
+        Meta(
+            description="checks a minute of one browser address (IPv6: of a /64; a /48 has 16 such)"
+        ),
     ] = 60
     site_per_minute: Annotated[
         Count, Meta(description="checks a minute of one site by its public key")
@@ -181,6 +184,10 @@ class Limits(_Section, frozen=True):
     site_dialogues: Annotated[
         Count, Meta(description="SMTP dialogues at the same time for one site")
     ] = 16
+    warm_connections: Annotated[
+        int,
+        Meta(ge=0, description="SMTP connections kept for the next question, in all; 0 keeps none"),
+    ] = 128
     connections: Annotated[Count, Meta(description="HTTP connections at the same time")] = 2_048
     verdicts: Annotated[
         Count, Meta(description="remembered verdicts held in memory, in front of the store")

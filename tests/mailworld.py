@@ -89,10 +89,12 @@ async def mail_world(
     seam: Seam | None = None,
     caps: Caps | None = None,
     clock: Clock = time.monotonic,
+    warm: int = 0,
 ) -> AsyncIterator[World]:
     """`servers` by the domain they serve; `zones`: names without a server (`FakeZones` values).
 
     `caps`: those of a practice world, if none are given; `clock` is the throttle's alone.
+    `warm`: connections kept for the next question; with none, each question has one of its own.
     """
     decision = Probing(enabled=probing) if isinstance(probing, bool) else probing
     wall = FakeClock(1_700_000_000.0)
@@ -119,12 +121,11 @@ async def mail_world(
             ),
             mail_from=SENDER,
             tls="when-required",
-            throttle=Throttle(
-                caps=caps or replace(PLACES_ONLY, dialogues=dialogues), clock=clock
-            ),
+            throttle=Throttle(caps=caps or replace(PLACES_ONLY, dialogues=dialogues), clock=clock),
             clock=time.monotonic,
             random=random.Random(1),
             tls_context=tls_context(),
+            warm=warm,
         )
         stack.push_async_callback(prober.close)
         if store is None:

@@ -168,6 +168,12 @@ class Dialog:
         return clean and (fenced or self._unasked) and not self._reader.pending
 
     @property
+    def unheard(self) -> bool:
+        """No command since the last question began was answered, unless by a 421: the server was
+        closing, and would have said so to anybody (RFC 5321 3.8)."""
+        return not self.smtputf8_missing and all(reply.code == 421 for _, reply in self._said)
+
+    @property
     def wants_tls(self) -> bool:
         """The server awaits the handshake: call `tls_started` or `tls_failed` after it."""
         return self._wants_tls

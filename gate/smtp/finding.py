@@ -12,10 +12,11 @@ Rules
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from gate.egress import IPAddress, Source
 from gate.reason import SCOPE_OF, Reason, Scope
-from gate.smtp.classify import Echo, Outcome, classify, same_answer
+from gate.smtp.classify import Echo, Outcome, classify, said_to_all, same_answer
 from gate.smtp.dialog import Dialog, Stage, Tls
 from gate.smtp.provider import Provider
 from gate.smtp.reply import Reply
@@ -47,19 +48,32 @@ class Finding:
     accepted_by_host: bool = False
 
 
+_KEPT: Final = frozenset(
+    {
+        Reason.ACCEPTED_EMAIL,
+        Reason.REJECTED_EMAIL,
+        Reason.MAILBOX_DISABLED,
+        Reason.MAILBOX_FULL,
+        Reason.PROVIDER_OPAQUE,
+    }
+)
+"""What a host says of a recipient that it has nothing against being asked about."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked of each host, and as whom. `stage`: seconds for each command, if not the
-    usual ones.
+    """What is asked of each host of a destination, and as whom. `recipient` None: nothing yet.
+    `stage`: seconds for each command, if not the usual ones.
     """
 
-    recipient: str
+    recipient: str | None
     control: str | None
     mail_from: str
     smtputf8: bool
     source: Source
     provider: Provider | None
     tls: Tls
+    destination: str = ""
     stage: float | None = None
 
     def echo(self, recipient: str, our_ip: str) -> Echo:
@@ -102,17 +116,18 @@ def read(dialog: Dialog, ending: Ending, question: Question, our_ip: str) -> Vis
         reason = Reason.TIMEOUT if silent else Reason.NO_CONNECT
         return Visit(outcome=unanswered(reason), stage=stage)
     name = question.provider.name if question.provider else None
-    echo = question.echo(question.recipient, our_ip)
+    echo = question.echo(question.recipient or "", our_ip)
     outcome = _worth(classify(stage, reply, provider=name, echo=echo), question.provider)
     answer = dialog.reply_to(Stage.CONTROL)
     if stage is not Stage.RCPT or answer is None or question.control is None:
         return Visit(outcome=outcome, stage=stage)
     control_echo = question.echo(question.control, our_ip)
+    differs = not same_answer(reply, answer, echo, control_echo)
     return Visit(
-        outcome=outcome,
+        outcome=outcome if differs else said_to_all(outcome),
         stage=stage,
         control=classify(Stage.CONTROL, answer, provider=name, echo=control_echo),
-        control_differs=not same_answer(reply, answer, echo, control_echo),
+        control_differs=differs,
     )
 
 
@@ -137,6 +152,15 @@ def _worth(outcome: Outcome, provider: Provider | None) -> Outcome:
     ):
         return replace(outcome, reason=Reason.PROVIDER_OPAQUE, scope=Scope.DOMAIN)
     return outcome
+
+
+def keeps_us(visit: Visit) -> bool:
+    """Whether the host may be asked again on the same connection: it spoke of recipients only.
+
+    Words that are not understood may be a refusal of us. Without any reply nothing was asked.
+    """
+    outcomes = [one for one in (visit.outcome, visit.control) if one is not None and one.reply]
+    return all(outcome.reason in _KEPT for outcome in outcomes)
 
 
 def unanswered(reason: Reason) -> Outcome:

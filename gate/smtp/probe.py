@@ -1,8 +1,9 @@
 """`Prober`: asks a domain's mail hosts about one address, and says what that taught.
 
 What it promises: `probe` never raises for what a peer does, ends by its deadline, and leaves no
-connection behind but the ones that were told QUIT (QUIT_LINGER). Never more dialogues at once than
-the throttle allows; a destination that refuses us is not even dialled while it rests.
+connection behind but the ones that were told QUIT (QUIT_LINGER) or are kept for the next question
+(WARM_IDLE). Never more dialogues at once than the throttle allows; a destination that refuses us is
+not even dialled while it rests.
 
 Addresses are vetted before anything is waited for: nobody queues for a host we never dial.
 
@@ -14,34 +15,29 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 
 from gate.address import Address
 from gate.budget import Clock, Deadline
 from gate.dns import MailRoute, MxHost
-from gate.egress import Dialer, Exhausted, IPAddress, NoConnect, Source, Unroutable
+from gate.egress import Dialer, Source, Unroutable
 from gate.reason import Reason, Scope
 from gate.smtp.admission import Admission, Errand, Place, Unasked
-from gate.smtp.dialog import Dialog, Stage, Tls
-from gate.smtp.finding import Finding, Question, Visit, accepted, read, unanswered
+from gate.smtp.caps import Caps, claims, open_most
+from gate.smtp.classify import Outcome
+from gate.smtp.dialog import Stage, Tls
+from gate.smtp.finding import Finding, Question, Visit, accepted
+from gate.smtp.pool import PARKED_MOST, Counts
 from gate.smtp.provider import PROVIDERS, Provider, provider_of
-from gate.smtp.session import Session
 from gate.smtp.sources import Sources
 from gate.smtp.throttle import Throttle
-from gate.smtp.walk import Walk, connect_seconds
+from gate.smtp.visit import Target, Visitor, line_of
+from gate.smtp.walk import Walk
+from gate.smtp.warm import WarmConnections
 from gate.trace import Trace
 
 log = logging.getLogger("gate.smtp.probe")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A host with those of its addresses that may be dialled."""
-
-    name: str
-    preference: int
-    addresses: tuple[IPAddress, ...]
 
 
 class Prober:
@@ -59,23 +55,29 @@ class Prober:
         tls_context: ssl.SSLContext,
         providers: Mapping[str, Provider] = PROVIDERS,
         sources: Sources | None = None,
+        warm: int = PARKED_MOST,
     ) -> None:
         """`tls`: the setting; `random` orders hosts of equal preference. `sources`: those of the
-        dialer, unless what they have used up is to outlive the process.
+        dialer, unless what they have used up is to outlive the process. `warm`: connections that
+        are kept for the next question, with all destinations together; 0 keeps none.
         """
         self._dialer = dialer
         self._mail_from = mail_from
         self._tls = tls
         self._admission = Admission(throttle)
-        self._clock = clock
         self._random = random
-        self._context = tls_context
         self._providers = providers
         self._sources = sources or Sources(dialer.sources, clock=clock)
-        self._alive: set[Session] = set()
+        self._warm = WarmConnections(clock=clock, most=warm)
+        self._visitor = Visitor(dialer=dialer, tls=tls, context=tls_context, warm=self._warm)
 
     def __repr__(self) -> str:
-        return f"<Prober {len(self._alive)} connections, {self._admission!r}>"
+        return f"<Prober {self._warm!r}, {self._admission!r}>"
+
+    @property
+    def counts(self) -> Counts:
+        """How often a question found an open connection, and so on; the very counters."""
+        return self._warm.counts
 
     def provider_of(self, mx_names: Sequence[str]) -> Provider | None:
         """Who runs the mail of a domain with these MX hosts, by the table in force."""
@@ -103,30 +105,23 @@ class Prober:
         if provider and provider.control == "never":
             control = None
         try:
-            _refuse_if_unwanted(provider)
-            targets = self._targets(route.hosts, trace)
-            source = self._source(destination, targets)
-            errand = Errand(
-                destination=destination,
-                identity=f"{destination} {source.helo} {source.name}",
-                domain=address.domain,
-                site=site,
-                provider=provider,
-                hosts=tuple(ip for target in targets for ip in target.addresses),
+            targets, errand, question = self._prepared(
+                address.domain,
+                route,
+                provider,
                 recipients=2 if control else 1,
+                site=site,
+                trace=trace,
             )
-            question = Question(
+            question = replace(
+                question,
                 recipient=address.reveal(),
                 control=f"{control}@{address.domain}" if control else None,
-                mail_from=self._mail_from,
                 smtputf8=address.smtputf8,
-                source=source,
-                provider=provider,
-                tls=provider.tls if provider and provider.tls else self._tls,
                 stage=stage,
             )
             async with self._admission.place(errand, deadline) as place:
-                if not self._sources.take(source):
+                if not self._sources.take(question.source):
                     raise Unasked(Reason.THROTTLED)
                 if not place.control:
                     question = replace(question, control=None)
@@ -135,16 +130,85 @@ class Prober:
         except Unasked as unasked:
             trace.step("probe", f"not asked: {unasked.reason}")
             return Finding(failure=unasked.reason, destination=destination)
-        self._learn_of(source, finding)
+        self._learn_of(question.source, finding)
         return finding
 
+    async def warm(self, domain: str, route: MailRoute, *, deadline: Deadline, site: str) -> None:
+        """Open a connection for the question that is to be expected, up to EHLO, and keep it.
+
+        Only where nothing is open yet, none was opened so lately in vain, and every limit leaves
+        room for it: a dialogue that names nobody counts as one all the same.
+        """
+        provider = provider_of(route.mx_names, self._providers)
+        if not self._warm.parks or (provider and provider.dialogues == 1):
+            return  # the one place there would be missing when it is needed
+        trace = Trace(lambda: 0.0, on=False)
+        try:
+            targets, errand, question = self._prepared(
+                domain, route, provider, recipients=0, site=site, trace=trace
+            )
+            counted = open_most(claims(errand, Caps()))
+            if not self._warm.wanted_ahead(line_of(question), counted):
+                return
+            async with self._admission.place(errand, deadline) as place:
+                if not self._sources.take(question.source):
+                    return
+                target = Walk(targets, shuffle=self._random.shuffle).next()
+                if target is None:
+                    return
+                visit = await self._visitor.open_ahead(target, question, place, deadline)
+                if visit is None:
+                    return
+                finding = _finding(target, visit, visit.outcome, visit.stage, question.destination)
+                place.learn(finding)
+        except Unasked:
+            return
+        self._learn_of(question.source, finding)
+
+    def let_go(self) -> None:
+        """Say QUIT on every connection that is kept: nobody is to be asked for now."""
+        self._warm.let_go()
+
     async def close(self) -> None:
-        """Drop the connections that still wait for the end of their QUIT."""
-        sessions = tuple(self._alive)
-        for session in sessions:
-            session.abort()
-        for session in sessions:
-            await session.gone()
+        """Take leave where a connection is kept, and drop those that still wait for the end of
+        their QUIT."""
+        await self._warm.close()
+
+    def _prepared(
+        self,
+        domain: str,
+        route: MailRoute,
+        provider: Provider | None,
+        *,
+        recipients: int,
+        site: str,
+        trace: Trace,
+    ) -> tuple[list[Target], Errand, Question]:
+        """Whom to ask, what that counts with, and as whom. Raises `Unasked`."""
+        _refuse_if_unwanted(provider)
+        destination = provider.name if provider else route.destination
+        targets = self._targets(route.hosts, trace)
+        source = self._source(destination, targets)
+        errand = Errand(
+            destination=destination,
+            identity=f"{destination} {source.helo} {source.name}",
+            domain=domain,
+            site=site,
+            provider=provider,
+            hosts=tuple(ip for target in targets for ip in target.addresses),
+            recipients=recipients,
+        )
+        question = Question(
+            destination=destination,
+            recipient=None,
+            control=None,
+            mail_from=self._mail_from,
+            smtputf8=False,
+            source=source,
+            provider=provider,
+            tls=provider.tls if provider and provider.tls else self._tls,
+        )
+        return targets, errand, question
 
     def _source(self, destination: str, targets: Sequence[Target]) -> Source:
         """Which of our addresses the destination meets."""
@@ -193,91 +257,40 @@ class Prober:
         deadline: Deadline,
         trace: Trace,
     ) -> Finding:
-        walk = Walk(targets, shuffle=self._random.shuffle)
+        if deadline.passed:
+            raise Unasked(Reason.TIMEOUT)
+        taken = self._visitor.take(question, targets)
+        first = taken.target if taken else None
+        walk = Walk(targets, shuffle=self._random.shuffle, first=first)
         visits: dict[str, Visit] = {}
-        while not deadline.passed and (target := walk.next()):
+        while (taken or not deadline.passed) and (target := walk.next()):
             if visits and not place.again():
                 break
-            visit = await self._visit(target, question, place, deadline, trace)
-            visits[target.name] = visit
+            visit = await self._visitor.visit(target, question, place, deadline, trace, taken)
+            visits[target.name], taken = visit, None
             walk.told(target, visit.outcome, visit.stage)
         if walk.result is None:
             raise Unasked(Reason.TIMEOUT)
         target, outcome, stage = walk.result
-        visit = visits[target.name]
-        decided = outcome.reply is not None
-        return Finding(
-            mailbox=outcome if decided else None,
-            control=visit.control,
-            control_differs=visit.control_differs,
-            failure=None if decided else outcome.reason,
-            stage=stage,
-            mx_record=target.name,
-            ip=visit.ip,
-            destination=place.destination,
-            accepted_by_host=accepted(outcome) or accepted(visit.control),
-        )
+        return _finding(target, visits[target.name], outcome, stage, place.destination)
 
-    async def _visit(
-        self,
-        target: Target,
-        question: Question,
-        place: Place,
-        deadline: Deadline,
-        trace: Trace,
-    ) -> Visit:
-        """Talk to one host; once more, in plain, if TLS failed that nobody insists on."""
-        visit = await self._talk(target, question, deadline, trace)
-        insists = visit.tls_demanded or question.tls == self._tls
-        failed = visit.outcome.reason is Reason.TLS_FAILED and not insists
-        if failed and not deadline.passed and place.again():
-            plain = replace(question, tls="never")
-            visit = await self._talk(target, plain, deadline, trace)
-        return visit
 
-    async def _talk(
-        self, target: Target, question: Question, deadline: Deadline, trace: Trace
-    ) -> Visit:
-        """One connection, one dialogue."""
-        dialog = Dialog(
-            helo=question.source.helo,
-            mail_from=question.mail_from,
-            recipient=question.recipient,
-            control=question.control,
-            tls=question.tls,
-            smtputf8=question.smtputf8,
-        )
-        session = Session(
-            dialog,
-            helo=question.source.helo,
-            deadline=deadline,
-            context=self._context,
-            alive=self._alive,
-            stage=question.stage,
-        )
-        try:
-            _, _, ip = await self._dialer.dial(
-                lambda: session,
-                target.addresses,
-                source=question.source,
-                deadline=deadline.cap(connect_seconds(deadline.left())),
-            )
-        except (NoConnect, Unroutable) as error:
-            trace.step("connect", f"{target.name}: {error}")
-            return Visit(outcome=unanswered(_unconnected(error)), stage=Stage.CONNECT)
-        except BaseException:
-            session.drop()
-            raise
-        trace.step("connect", f"{target.name} [{ip}]")
-        ending = await session.run(target.name)
-        if trace.steps:  # a trace that is off has none; the texts need not be made for it
-            for said in dialog.exchanges:
-                trace.exchange(said.stage, said.command, f"{said.reply.code} {said.reply.text}")
-        # Behind a proxy, the host repeats an address that is not this machine's.
-        seen = question.source.ip if question.source.proxy else None
-        visit = read(dialog, ending, question, str(seen or session.our_ip))
-        visit.ip = ip
-        return visit
+def _finding(
+    target: Target, visit: Visit, outcome: Outcome, stage: Stage, destination: str
+) -> Finding:
+    """What a visit that counts has taught; `outcome` and `stage` are what the walk made of it."""
+    decided = outcome.reply is not None
+    return Finding(
+        mailbox=outcome if decided else None,
+        control=visit.control,
+        control_differs=visit.control_differs,
+        failure=None if decided else outcome.reason,
+        stage=stage,
+        mx_record=target.name,
+        ip=visit.ip,
+        destination=destination,
+        accepted_by_host=accepted(outcome) or accepted(visit.control),
+    )
 
 
 def _refuse_if_unwanted(provider: Provider | None) -> None:
@@ -286,9 +299,3 @@ def _refuse_if_unwanted(provider: Provider | None) -> None:
         raise Unasked(Reason.PROBE_OFF)
     if provider and provider.accepts == "opaque":
         raise Unasked(Reason.PROVIDER_OPAQUE)
-
-
-def _unconnected(error: NoConnect | Unroutable) -> Reason:
-    if isinstance(error, Exhausted):
-        return Reason.THROTTLED
-    return Reason.NO_CONNECT if isinstance(error, NoConnect) else Reason.MX_UNROUTABLE

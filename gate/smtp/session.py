@@ -1,9 +1,13 @@
-"""The I/O shell of one dialogue: a socket, a `Dialog`, and the time they may take.
+"""The I/O shell of one connection: a socket, a `Dialog`, and the time they may take.
 
 What it promises: whatever the peer does, `run` ends by the deadline, and the connection is gone at
 most QUIT_LINGER later. Every stage has its own limit inside the one deadline, counted from the
 moment the question was written, so a peer that trickles gains nothing. Nobody waits for the answer
 to QUIT; the first bytes that come after it close the connection.
+
+A session that may `stay` is at rest when its dialogue is finished and clean: whoever owns it lets
+it `leave`, or may `ask` again. Whatever arrives while it rests closes it, a 421 included, and so
+does the end of the stream; `usable` also sees what the event loop has not told yet.
 
 It decides nothing about mail: what was learnt is in `dialog`, how it ended is what `run` returns.
 """
@@ -11,9 +15,10 @@ It decides nothing about mail: what was learnt is in `dialog`, how it ended is w
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from enum import Enum
-from typing import cast
+from typing import Protocol, cast
 
 from gate.budget import COMMAND, GREETING, QUIT_LINGER, TLS_HANDSHAKE, Deadline
 from gate.reason import RemoteProtocolError
@@ -46,6 +51,13 @@ def tls_context() -> ssl.SSLContext:
     return context
 
 
+class Register(Protocol):
+    """What is told of a session: that its connection exists, and that it does no longer."""
+
+    def add(self, session: Session, /) -> None: ...
+    def discard(self, session: Session, /) -> None: ...
+
+
 class Session(asyncio.Protocol):
     """One connection. The dialler makes it the connection's protocol; then `await run()`."""
 
@@ -56,11 +68,13 @@ class Session(asyncio.Protocol):
         helo: str,
         deadline: Deadline,
         context: ssl.SSLContext,
-        alive: set[Session],
+        alive: Register,
         stage: float | None = None,
+        stay: bool = False,
     ) -> None:
         """`alive` holds the session for as long as its connection exists. `stage`: seconds for
-        the greeting and for each command, instead of GREETING and COMMAND.
+        the greeting and for each command, instead of GREETING and COMMAND. `stay`: do not take
+        leave of a host that may be asked again.
         """
         self.dialog = dialog
         self.our_ip = ""
@@ -68,6 +82,9 @@ class Session(asyncio.Protocol):
         self._context = context
         self._greeting, self._command = stage or GREETING, stage or COMMAND
         self._alive = alive
+        self._exists = False
+        self._stay = stay
+        self._resting = False
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.time() + deadline.left()
         self._until = self._end
@@ -90,6 +107,45 @@ class Session(asyncio.Protocol):
             raise
         return self._ending
 
+    def ask(
+        self,
+        recipient: str,
+        control: str | None,
+        *,
+        smtputf8: bool,
+        deadline: Deadline,
+        stage: float | None = None,
+    ) -> None:
+        """Begin with another mailbox, on a session at rest; then `await run()` again."""
+        self.dialog.ask(recipient, control, smtputf8=smtputf8)
+        if self.dialog.finished:
+            return
+        self._resting = False
+        self._ending = None
+        self._command = stage or COMMAND
+        self._end = self._loop.time() + deadline.left()
+        self._wake = self._loop.create_future()
+        self._write()
+        self._timer = self._loop.call_at(self._until, self._look)
+
+    @property
+    def resting(self) -> bool:
+        """Finished, clean and not told QUIT: it waits for `ask` or `leave`."""
+        return self._resting
+
+    def usable(self) -> bool:
+        """At rest, and its peer has neither spoken nor left: the socket itself is looked at."""
+        if not self._resting or self._transport is None or self._transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    def leave(self) -> None:
+        """Say QUIT on a session at rest, and let it close."""
+        if self._resting:
+            self._say_quit()
+
     def drop(self) -> None:
         """Abort a connection that the dialler did not hand over.
 
@@ -101,19 +157,22 @@ class Session(asyncio.Protocol):
 
     async def gone(self) -> None:
         """Wait until the connection no longer exists; `abort` is what makes that soon."""
-        if self in self._alive:
-            self._gone = self._loop.create_future()
-            await self._gone
+        if self._exists:
+            if self._gone is None:
+                self._gone = self._loop.create_future()
+            await asyncio.shield(self._gone)
 
     def abort(self, ending: Ending = Ending.LOST) -> None:
         """Drop the connection now, whatever is still to be written."""
         self._finish(ending)
+        self._resting = False
         if self._transport is not None:
             self._transport.abort()
 
     # -- what asyncio calls ----------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._exists = True
         self._alive.add(self)
         self.our_ip = transport.get_extra_info("sockname")[0]
         # Set once, for the shortest limit; when it goes off it looks which stage it is by then.
@@ -143,6 +202,7 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._shaking_hands:
             self._finish(Ending.LOST)
+        self._exists = self._resting = False
         self._alive.discard(self)
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
@@ -196,7 +256,13 @@ class Session(asyncio.Protocol):
 
     # -- the end ---------------------------------------------------------------------------------
     def _take_leave(self) -> None:
+        self._resting = self._stay and self.dialog.reusable
         self._finish(Ending.FINISHED)
+        if not self._resting:
+            self._say_quit()
+
+    def _say_quit(self) -> None:
+        self._resting = False
         farewell = self.dialog.quit()
         if farewell and self._transport is not None:
             self._transport.write(farewell)

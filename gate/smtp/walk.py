@@ -46,12 +46,19 @@ class Walk(Generic[H]):
     """Call `next` for a host, talk to it, tell what came back, until `next` gives None."""
 
     def __init__(
-        self, hosts: Sequence[H], *, shuffle: Callable[[list[H]], None], most: int = HOSTS_MOST
+        self,
+        hosts: Sequence[H],
+        *,
+        shuffle: Callable[[list[H]], None],
+        first: H | None = None,
+        most: int = HOSTS_MOST,
     ) -> None:
-        """`shuffle` puts hosts of equal preference in random order, in place."""
+        """`shuffle` puts hosts of equal preference in random order, in place; `first` is the one
+        that goes before its equals, because a connection to it is open.
+        """
         mixed = list(hosts)
         shuffle(mixed)
-        self._left = sorted(mixed, key=lambda host: host.preference)[:most]
+        self._left = sorted(mixed, key=lambda host: (host.preference, host is not first))[:most]
         self._over = False
         self._best: tuple[H, Outcome, Stage] | None = None
 

@@ -112,6 +112,7 @@ async def world(
     destination_most: int = 2,
     global_most: int = 256,
     providers: str = "",
+    warm: int = 128,
 ) -> AsyncIterator[World]:
     """At the end no slot is taken, nobody waits, and no connection is left."""
     async with AsyncExitStack() as stack:
@@ -138,6 +139,7 @@ async def world(
             clock=clock,
             random=random.Random(1),
             tls_context=CONTEXT,
+            warm=warm,
             providers=load_providers(providers) if providers else PROVIDERS,
         )
         yield World(running, seam, prober, throttle, clock, blocked)
@@ -349,6 +351,7 @@ def test_without_a_control_one_transaction_is_made() -> None:
             assert finding.control is None and finding.control_differs is None
             assert reason_of(finding) is Reason.ACCEPTED_EMAIL
             (connection,) = here.servers[0].connections
+            await here.prober.close()
             await connection.lost.wait()
             assert connection.lines == [
                 "EHLO gate.test",
@@ -366,6 +369,7 @@ def test_the_real_address_goes_first_and_both_ride_in_one_write() -> None:
         async with world(MailHost(HostRules(users=["jane"]))) as here:
             await here.probe()
             (connection,) = here.servers[0].connections
+            await here.prober.close()
             await connection.lost.wait()
             assert connection.round_trips == 4  # connect, greeting, EHLO, the group
             assert connection.bursts[1][:6] == [
@@ -637,6 +641,7 @@ def test_a_destination_never_has_more_than_two_dialogues_and_all_are_served() ->
         async with world(host) as here:
             findings = await asyncio.gather(*(here.probe(to=f"user{n}@a.test") for n in range(12)))
             assert {reason_of(finding) for finding in findings} == {Reason.REJECTED_EMAIL}
+            await here.prober.close()
             assert most_at_once(host.connections) == 2
 
     asyncio.run(scene())
@@ -720,7 +725,7 @@ def test_o10_no_descriptor_left_is_a_limit_of_ours() -> None:
 
 def test_s02_the_verdict_does_not_wait_for_quit_and_close_ends_what_lingers() -> None:
     async def scene() -> None:
-        async with world("quit_ignored") as here:
+        async with world("quit_ignored", warm=0) as here:
             started = time.monotonic()
             assert reason_of(await here.probe()) is Reason.ACCEPTED_EMAIL
             assert "1 connections" in repr(here.prober)

@@ -13,8 +13,8 @@ from gate.reason import RemoteProtocolError
 from gate.smtp.reply import (
     MAX_LINE,
     MAX_LINES,
-    MAX_REPLY,
     MAX_QUESTION,
+    MAX_REPLY,
     Reply,
     ReplyReader,
     parse,

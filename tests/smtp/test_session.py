@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from queue import SimpleQueue
+from typing import Literal
 
 import pytest
 import uvloop
@@ -19,7 +20,7 @@ from gate.egress import Dialer, Source
 from gate.smtp import session as module
 from gate.smtp.dialog import Dialog, Stage
 from gate.smtp.session import Ending, Session, tls_context
-from gate.testing import ScriptedMta, Seam, transcript
+from gate.testing import HostRules, MailHost, ScriptedMta, Seam, transcript
 
 MX = ip_address("8.8.8.8")
 SOURCE = Source(None, "gate.test")
@@ -70,15 +71,20 @@ async def talk(
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
+def served(name: str) -> AbstractContextManager[tuple[str, int]]:
+    """A server that plays a transcript; see `served_script`."""
+    return served_script(transcript(name))
+
+
 @contextmanager
-def served(name: str) -> Iterator[tuple[str, int]]:
+def served_script(script: str) -> Iterator[tuple[str, int]]:
     """A scripted server on a loop of its own, whatever loop the session runs on."""
     ready: SimpleQueue[tuple[tuple[str, int], Callable[[], object]]] = SimpleQueue()
 
     async def serve() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        async with ScriptedMta(transcript(name)) as server:
+        async with ScriptedMta(script) as server:
             ready.put((server.address, lambda: loop.call_soon_threadsafe(stop.set)))
             await stop.wait()
 
@@ -252,3 +258,171 @@ def test_a_host_name_that_tls_cannot_carry_is_a_failed_handshake() -> None:
 
 def test_the_address_we_are_seen_with_is_known() -> None:
     assert play("accepted").session.our_ip == "127.0.0.1"
+
+
+# -- more than one question ------------------------------------------------------------------------
+
+
+async def at_rest(server: tuple[str, int], alive: set[Session]) -> Session:
+    """A session that has asked about jane, and waits for the next question."""
+    deadline = Deadline.after(5.0, time.monotonic)
+    dialog = Dialog(
+        helo=SOURCE.helo,
+        mail_from="probe@gate.test",
+        recipient="jane@a.test",
+        control=None,
+        tls="when-required",
+        smtputf8=False,
+    )
+    session = Session(
+        dialog, helo=SOURCE.helo, deadline=deadline, context=CONTEXT, alive=alive, stay=True
+    )
+    dialer = Dialer(sources=[SOURCE], seam=Seam({str(MX): server}))
+    await dialer.dial(lambda: session, [MX], source=SOURCE, deadline=deadline)
+    assert await session.run("mx.test") is Ending.FINISHED
+    return session
+
+
+async def ask(session: Session, recipient: str, seconds: float = 5.0) -> Ending:
+    deadline = Deadline.after(seconds, time.monotonic)
+    session.ask(recipient, None, smtputf8=not recipient.isascii(), deadline=deadline)
+    return await session.run("mx.test")
+
+
+def on(loop: str, scene: Callable[[], Coroutine[None, None, None]]) -> None:
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(scene())
+
+
+@pytest.mark.parametrize("starttls", ["none", "required"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_session_at_rest_is_asked_again_in_one_round_trip(
+    loop: str, starttls: Literal["none", "required"]
+) -> None:
+    async def scene() -> None:
+        alive: set[Session] = set()
+        rules = HostRules(users=["jane", "joe"], smtputf8=False, starttls=starttls)
+        async with MailHost(rules) as host:
+            session = await at_rest(host.address, alive)
+            trips = host.connections[0].round_trips
+            for number, (to, code) in enumerate((("joe", 250), ("ann", 550), ("jané", None)), 1):
+                assert session.resting and session.usable()
+                assert await ask(session, f"{to}@a.test") is Ending.FINISHED
+                reply = session.dialog.reply_to(Stage.RCPT)
+                assert (reply.code if reply else None) == code
+                assert host.connections[0].round_trips == trips + min(number, 2)
+            session.leave()
+            assert not session.resting
+            await session.gone()
+            assert host.connections[0].lines[-1] == "QUIT"
+            assert not alive and host.accepted == 1
+
+    on(loop, scene)
+
+
+AT_REST = """
+S: 220 mx.test ESMTP
+C: EHLO *
+S: 250-mx.test
+S: 250 PIPELINING
+C: MAIL FROM:<*>
+S: 250 ok
+C: RCPT TO:<*>
+S: 250 2.1.5 ok
+C: RSET
+S: 250 ok
+"""
+SURPRISES = ["S: 421 4.4.2 idle for too long\n*eof", "S: 250 ok", "*raw 4", "*eof", "*reset"]
+
+
+@pytest.mark.parametrize("surprise", SURPRISES)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_whatever_happens_to_a_session_at_rest_closes_it(loop: str, surprise: str) -> None:
+    async def scene() -> None:
+        alive: set[Session] = set()
+        async with ScriptedMta(f"{AT_REST}*pause 0.05\n{surprise}") as server:
+            session = await at_rest(server.address, alive)
+            assert session.usable()
+            await asyncio.wait_for(session.gone(), 1.0)
+            session.leave()  # nothing is said any more
+            assert not session.usable()
+            assert not alive
+
+    on(loop, scene)
+
+
+@pytest.mark.parametrize("surprise", SURPRISES)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_the_loop_has_not_told_yet_is_seen_when_a_session_is_taken(
+    loop: str, surprise: str
+) -> None:
+    async def scene(address: tuple[str, int]) -> None:
+        alive: set[Session] = set()
+        session = await at_rest(address, alive)
+        end = time.monotonic() + 2.0
+        while session.usable():  # no turn of the loop is given away
+            assert time.monotonic() < end
+        assert session.resting
+        session.abort()
+        await session.gone()
+
+    with served_script(f"{AT_REST}*pause 0.05\n{surprise}") as address:
+        on(loop, lambda: scene(address))
+
+
+def test_a_second_question_has_a_time_limit_of_its_own() -> None:
+    async def scene() -> None:
+        alive: set[Session] = set()
+        async with ScriptedMta(f"{AT_REST}C: MAIL FROM:<*>\n*hang") as server:
+            session = await at_rest(server.address, alive)
+            started = time.monotonic()
+            assert await ask(session, "joe@a.test", 0.2) is Ending.TIMED_OUT
+            assert 0.15 <= time.monotonic() - started <= 0.5
+            assert session.dialog.reply_to(Stage.RCPT) is None
+            await session.gone()
+
+    asyncio.run(scene())
+
+
+TOO_MUCH = r"250 ok\r\n"
+# What the server does with the second question; how it ends; whether anything was heard.
+SECOND: dict[str, tuple[str, Ending, bool]] = {
+    "closes": ("*eof", Ending.LOST, False),
+    "resets": ("*reset", Ending.LOST, False),
+    "says 421": ("S: 421 4.3.2 shutting down\n*eof", Ending.FINISHED, False),
+    "answers MAIL and closes": ("S: 250 ok\n*eof", Ending.LOST, True),
+    "answers out of step": ("S: 220 hello", Ending.BROKEN, True),
+    "says too much": (f"*raw {4 * TOO_MUCH}", Ending.BROKEN, True),
+}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_a_connection_that_dies_under_a_question_is_told_from_one_that_answers(name: str) -> None:
+    end, ending, heard = SECOND[name]
+
+    async def scene() -> None:
+        alive: set[Session] = set()
+        script = f"{AT_REST}C: MAIL FROM:<*>\n{end}"
+        async with ScriptedMta(script, strict=False) as server:
+            session = await at_rest(server.address, alive)
+            assert await ask(session, "joe@a.test") is ending
+            if ending is not Ending.BROKEN:
+                assert session.dialog.unheard is not heard
+            assert not session.resting
+            await session.gone()
+
+    asyncio.run(scene())
+
+
+def test_a_session_whose_user_is_cancelled_is_dropped() -> None:
+    async def scene() -> None:
+        alive: set[Session] = set()
+        async with ScriptedMta(f"{AT_REST}C: MAIL FROM:<*>\n*hang") as server:
+            session = await at_rest(server.address, alive)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await ask(session, "joe@a.test")
+            await asyncio.wait_for(session.gone(), 1.0)
+            assert not alive
+
+    asyncio.run(scene())
