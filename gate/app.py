@@ -60,8 +60,10 @@ class App:
             service = Service(engine, self._guard(engine), journal)
             checks = Checks(service)
             metrics.watch(
-                flights=lambda: engine.checker.flights,
-                store_healthy=lambda: engine.store.healthy,
+                checker=engine.checker,
+                probing=engine.probing,
+                store=engine.store,
+                late={"recheck": engine.rechecks.late, "webhook": engine.outbox.late},
             )
             hooks = Hooks(service, self._registry)
             siteverify, ops = Siteverify(service), Ops(engine)

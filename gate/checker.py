@@ -118,7 +118,7 @@ class Watch(Protocol):
     def routed(self, seconds: float, route: MailRoute) -> None:
         """A route was looked up, in so many seconds."""
 
-    def probed(self, seconds: float, provider: str | None, finding: Finding) -> None:
+    def probed(self, seconds: float, finding: Finding) -> None:
         """The mail servers of a route were asked, or could not be."""
 
 
@@ -534,7 +534,7 @@ class Checker:
             site=site.name,
         )
         if self._watch is not None:
-            self._watch.probed(self._clock() - begun, self._facts(route).provider, finding)
+            self._watch.probed(self._clock() - begun, finding)
         accept_all = await self._learn_domain(address, finding, before)
         evidence = Evidence(
             cause=finding.failure,

@@ -76,6 +76,10 @@ class Worker:
         if due < self._sleeps_until:
             self._wake.set()
 
+    def late(self) -> float:
+        """Seconds for which the most overdue job has been due, as far as it was looked up."""
+        return max(0.0, self._clock() - min(self._dues.values(), default=float("inf")))
+
     async def round(self) -> int:
         """Do all that is due now, and what becomes due by it; how many subjects that were."""
         done = 0

@@ -181,6 +181,7 @@ class Rechecks:
         )
         self.round = self._worker.round
         self.wake = self._worker.wake
+        self.late = self._worker.late
         self.close = self._worker.close
 
     async def open(self, checker: Checker) -> None:

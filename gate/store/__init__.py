@@ -193,6 +193,10 @@ class Store(Records, Claims, Queue, Protocol):
     def trouble(self) -> str | None:
         """What is wrong and what to do, for the operator; None while healthy. Holds no key."""
 
+    @property
+    def failures(self) -> int:
+        """How often it was found out of order, by reading, writing or trying again."""
+
     async def keyring(self) -> dict[str, bytes]:
         """Secrets that the store made when it was new, by name: `master`, 32 octets."""
 

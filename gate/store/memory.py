@@ -136,6 +136,11 @@ class MemoryStore:
         """Never any."""
         return None
 
+    @property
+    def failures(self) -> int:
+        """None."""
+        return 0
+
     def peek(self, key: bytes) -> bytes | None:
         """What is held."""
         return self._recent.get(key)

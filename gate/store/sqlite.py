@@ -73,6 +73,7 @@ class SqliteStore:
         self._recent = Recent(capacity, wall)
         self._claims = ClaimBook(capacity, wall)
         self._trouble: str | None = None
+        self.failures = 0
         self._damaged = False
         self._unwritten: dict[bytes, Row | None] = {}
         self._being_written: dict[bytes, Row | None] = {}
@@ -369,6 +370,7 @@ class SqliteStore:
         if self._trouble is None:
             log.error("%s; checks are answered but not remembered", error)
         self._trouble = str(error)
+        self.failures += 1
         self._damaged = self._damaged or isinstance(error, Damaged)
         self._work.set()
 

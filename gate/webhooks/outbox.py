@@ -121,6 +121,7 @@ class Outbox:
         )
         self.round = self._worker.round
         self.wake = self._worker.wake
+        self.late = self._worker.late
         self.close = self._worker.close
 
     async def open(self) -> None:
