@@ -342,7 +342,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise GateError(
             f"{path}: cannot be read ({error.strerror}); give --config an existing file"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise GateError(f"{path}: is not valid TOML: nested too deep") from None
+    except ValueError as error:  # also of text that is no UTF-8, and of numbers without end
         raise GateError(f"{path}: is not valid TOML: {error}") from None
 
 

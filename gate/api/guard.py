@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gate import metrics
-from gate.api.peer import Peers, counted_as
+from gate.api.peer import Peers, counted_as, network_of
 from gate.api.problems import Problem
 from gate.api.quota import Quota
 from gate.api.reply import Headers
@@ -28,6 +28,8 @@ from gate.settings import Limits
 ORIGINLESS_SHARE: Final = 4
 """A browser always names its origin when it posts across sites. What comes without one is a script
 or an app, and has this part of a browser's allowance."""
+NETWORK_CLIENTS: Final = 16
+"""A /48 of IPv6 may be a company or one rented server: it has the allowance of so many clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Guard:
         most = self._limits.client_per_minute
         if caller.origin is None:
             most = max(1, most // ORIGINLESS_SHARE)
-        if self._quota.take(f"{kind}client", caller.client, most):
+        if self._client_waits(kind, caller.client, most):
             metrics.THROTTLED.labels("client").inc()
             return False
         site = caller.tenant.site.name
@@ -135,12 +137,20 @@ class Guard:
         if not wait and remoteip:
             limit, wait = (
                 "client",
-                self._quota.take("client", _counted(remoteip), self._limits.client_per_minute),
+                self._client_waits("", _counted(remoteip), self._limits.client_per_minute),
             )
         if wait:
             metrics.THROTTLED.labels(limit).inc()
             retry_after = b"%d" % math.ceil(wait)
             raise Problem("too_many_requests", headers=[(b"retry-after", retry_after)])
+
+    def _client_waits(self, kind: str, client: str, most: int) -> float:
+        """Seconds until a client may ask, by its own allowance and by its network's; 0.0: now."""
+        network = network_of(client)
+        wait = self._quota.take(f"{kind}client", client, most)
+        if wait or network is None:
+            return wait
+        return self._quota.take(f"{kind}network", network, NETWORK_CLIENTS * most)
 
     def _by_secret(self, key: str) -> Tenant:
         tenant = self.tenants.by_secret(key)

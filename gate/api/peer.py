@@ -58,6 +58,17 @@ def counted_as(client: str) -> str:
     return str(address)
 
 
+@lru_cache(maxsize=16_384)
+def network_of(counted: str) -> str | None:
+    """The /48 that a client's /64 (as `counted_as` has it) is in; None for IPv4.
+
+    Whoever rents a server gets one, and with it 65,536 clients.
+    """
+    if not counted.endswith("/64"):
+        return None
+    return str(ip_network((ip_network(counted).network_address.packed, 48), strict=False))
+
+
 def _address(text: str) -> IPAddress | None:
     """An address as proxies write it: bare, with a port, bracketed; IPv4-mapped is IPv4."""
     text = text.strip()
