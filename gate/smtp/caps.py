@@ -33,7 +33,8 @@ class Errand:
 
     `identity`: the destination with the source it sees. `site`: who wants to know. `provider`: the
     row whose limits count instead of the ordinary ones. `hosts`: the addresses that may be dialled.
-    `recipients`: RCPT commands that one dialogue will send, the random recipient's included.
+    `recipients`: RCPT commands that one dialogue will send, the random recipient's included; 0: it
+    opens a connection for a question that is to be expected.
     """
 
     destination: str
@@ -119,6 +120,8 @@ def _of_destination(errand: Errand, caps: Caps) -> Iterator[Claim]:
 
 
 def _of_domain(errand: Errand, caps: Caps) -> Iterator[Claim]:
+    if not errand.recipients:
+        return  # a connection that is opened ahead of any question asks nothing of a domain
     if errand.provider is None or errand.domain not in _FREE:
         yield Claim(("domain", errand.domain), caps.domain_dialogues, caps.domain_recipients)
 

@@ -168,7 +168,7 @@ class Throttle:
             if gate.rests.refuses(gate.name):
                 return gate.refusal
         control = errand.recipients > 1 and self._may_control(errand.domain)
-        recipients = errand.recipients if control else 1
+        recipients = errand.recipients if control else min(errand.recipients, 1)
         ticket = self._places.ask(claims(errand, caps), recipients)
         if isinstance(ticket, Full):
             return Refusal(Reason.THROTTLED, ticket.kind)
