@@ -24,6 +24,7 @@ from gate.api.service import Service
 from gate.api.sites import Tenants, refuse_open_development, tenants_of
 from gate.api.siteverify import Siteverify
 from gate.api.tryout import TryOut
+from gate.doctor.watch import Watch, watching
 from gate.engine import Engine, open_engine
 from gate.hooks.registry import Registry
 from gate.settings import Settings
@@ -41,12 +42,13 @@ def write_stderr(text: bytes) -> None:
 class App:
     """The ASGI application of one `Settings`. Its lifespan opens and closes the engine."""
 
-    def __init__(self, settings: Settings, opener: Opener, write: Write) -> None:
+    def __init__(self, settings: Settings, opener: Opener, write: Write, *, doctor: bool) -> None:
         refuse_open_development(settings)
         self._registry = Registry(settings.hook)
         self._settings = settings
         self._opener = opener
         self._write = write
+        self._doctor = doctor
         self.front = Front(Starlette(lifespan=lambda _: self._lifespan()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,11 +68,13 @@ class App:
                 late={"recheck": engine.rechecks.late, "webhook": engine.outbox.late},
             )
             hooks = Hooks(service, self._registry)
-            siteverify, ops = Siteverify(service), Ops(engine)
+            watch = Watch() if self._doctor else None
+            siteverify, ops = Siteverify(service), Ops(engine, watch)
             self.front.routes = _routes(service, checks, siteverify, hooks, ops)
             engine.start()
             try:
-                yield engine
+                async with watching(engine, watch):
+                    yield engine
             finally:
                 self.front.routes = None
                 await checks.close()
@@ -123,10 +127,15 @@ def _routes(
 
 
 def create_app(
-    settings: Settings, *, opener: Opener = open_engine, write: Write = write_stderr
+    settings: Settings,
+    *,
+    opener: Opener = open_engine,
+    write: Write = write_stderr,
+    doctor: bool = False,
 ) -> App:
-    """The application, not yet open. `write` receives whole decision lines.
+    """The application, not yet open. `write` receives whole decision lines. `doctor`: it looks
+    itself over in the background, which asks the DNS and a few mail hosts.
 
     Raises `GateError` when the settings would open a development site to the world.
     """
-    return App(settings, opener, write)
+    return App(settings, opener, write, doctor=doctor)

@@ -35,6 +35,7 @@ from gate.api.sites import refuse_open_development
 from gate.api.switch import Switching
 from gate.app import Opener, Write, create_app, write_stderr
 from gate.budget import HTTP_IDLE, HTTP_STOP, HTTP_SWEEP, LOOP_LAG
+from gate.doctor import files
 from gate.engine import Engine, open_engine
 from gate.reason import GateError
 from gate.settings import Settings
@@ -46,10 +47,6 @@ ADMIN_HOST: Final = "127.0.0.1"
 ADMIN_CONNECTIONS: Final = 64
 TICK: Final = 0.1
 """uvicorn looks after itself this often, in seconds; `on_tick` rides along."""
-OTHER_DESCRIPTORS: Final = 64
-"""Store, resolvers, listeners, logs."""
-DESCRIPTORS_SHARE: Final = 0.8
-CONNECTIONS_LEAST: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises `GateError` when it cannot start."""
     to_stderr()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings))
+        runner.run(run(settings, doctor=True))
 
 
 async def run(
@@ -122,11 +119,13 @@ async def run(
     started: Callable[[Bound], None] | None = None,
     opener: Opener = open_engine,
     write: Write = write_stderr,
+    doctor: bool = False,
 ) -> None:
     """The whole life of the server. `started` is called once it answers.
 
     Tests and benchmarks use `started`, an `opener` that brings a mail world of their own, and
-    `write`, which receives the decision lines. Raises `GateError` when it cannot start.
+    `write`, which receives the decision lines. `doctor`: see `create_app`. Raises `GateError` when
+    it cannot start.
     """
     refuse_open_development(settings)
     most = connections_most(settings)
@@ -136,7 +135,7 @@ async def run(
         admin = None
         if server.admin_port:
             admin = stack.enter_context(bind(ADMIN_HOST, server.admin_port, "server.admin_port"))
-        app = create_app(settings, opener=opener, write=write)
+        app = create_app(settings, opener=opener, write=write, doctor=doctor)
         async with app.open() as engine:
             peers = Peers((*server.trusted_proxies, "127.0.0.0/8", "::1/128"))
             house = House(most=most, exempt=peers.is_trusted, front=app.front)
@@ -226,17 +225,15 @@ def connections_most(settings: Settings) -> int:
     connections, with a warning, because running out in the middle of an accept helps nobody.
     """
     wanted, dialogues = settings.limits.connections, settings.limits.dialogues
-    # A dialogue dials two address families at once.
-    others = 2 * dialogues + OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = int((wanted + others) / DESCRIPTORS_SHARE) + 1
+    needed = files.needed(wanted, dialogues)
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted
-    most = int(soft * DESCRIPTORS_SHARE) - others
-    if most < CONNECTIONS_LEAST:
+    most = files.room(soft, dialogues)
+    if most < files.CONNECTIONS_LEAST:
         raise GateError(
             f"limits: {wanted} connections and {dialogues} dialogues need {needed} open files, and "
             f"the system allows {soft}; raise it (ulimit -n), or lower limits.dialogues"

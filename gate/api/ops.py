@@ -16,6 +16,7 @@ from gate import metrics, page, widget
 from gate.api import openapi
 from gate.api.problems import KINDS, Problem
 from gate.api.reply import JSON, SAFE, Headers, Reply
+from gate.doctor.watch import Watch
 from gate.engine import Engine
 from gate.probing import ON
 
@@ -25,8 +26,10 @@ _BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 class Ops:
     """The quiet routes. `engine` is there once the application is open."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, watch: Watch | None = None) -> None:
+        """`watch`: what looks the gate over in the background, if anything does."""
         self._engine = engine
+        self._watch = watch
 
     async def healthz(self, request: Request) -> Response:
         """GET /healthz: the process lives and its event loop turns."""
@@ -37,13 +40,15 @@ class Ops:
         engine = self._engine
         store, resolver = engine.store.healthy, engine.resolver.healthy
         probing, why = probing_of(engine)
-        body = {
+        body: dict[str, object] = {
             "status": "ready" if store and resolver else "degraded",
             "store": "ok" if store else "failing",
             "probing": probing,
             "probing_why": why,
             "resolver": "ok" if resolver else "failing",
         }
+        if self._watch is not None:
+            body["doctor"] = self._watch.summary()
         return respond(200, msgspec.json.encode(body))
 
     async def page(self, request: Request) -> Response:

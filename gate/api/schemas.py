@@ -10,6 +10,7 @@ from gate.api.answer import COARSE, BrowserAnswer, FullAnswer
 from gate.api.problems import KINDS, URN
 from gate.api.requests import CheckBody, PrefetchBody, SiteverifyBody
 from gate.api.siteverify import SiteverifyAnswer
+from gate.doctor.examine import CHECKS
 from gate.probing import STATES
 from gate.reason import MEANING, VERDICT_OF, Reason
 from gate.webhooks.message import CheckCompleted
@@ -69,11 +70,27 @@ def schemas() -> Json:
                 "description": "why mail servers are not asked; null: they are",
             },
             "resolver": {"enum": ["ok", "failing"]},
+            "doctor": _doctor(),
         },
         "required": ["status", "store", "probing", "probing_why", "resolver"],
         "description": "degraded: checks are answered, but unremembered, or unknown.",
     }
     return found
+
+
+def _doctor() -> Json:
+    """What the last look of `gate doctor` in the background found."""
+    checks = {"type": "array", "items": {"enum": [check.name for check in CHECKS]}}
+    return {
+        "type": "object",
+        "properties": {
+            "state": {"enum": ["pending", "ok", "warning", "problem"]},
+            "problems": checks,
+            "warnings": checks,
+        },
+        "required": ["state", "problems", "warnings"],
+        "description": "the checks of `gate doctor` to look at; missing: it does not run",
+    }
 
 
 def _problem() -> Json:

@@ -20,7 +20,7 @@ log = logging.getLogger("gate.doctor")
 
 
 class Watch:
-    """The newest report of a gate. Made by `watching`."""
+    """The newest report of a gate that runs."""
 
     def __init__(self) -> None:
         self.report: Report | None = None
@@ -57,12 +57,14 @@ def _problems(report: Report | None) -> list[Finding]:
 
 
 @asynccontextmanager
-async def watching(engine: Engine) -> AsyncIterator[Watch]:
-    """Look a gate over in the background for as long as this is held."""
-    watch = Watch()
+async def watching(engine: Engine, watch: Watch | None) -> AsyncIterator[None]:
+    """Look a gate over in the background for as long as this is held, and tell `watch`, if any."""
+    if watch is None:
+        yield
+        return
     task = asyncio.create_task(_look_again_and_again(engine, watch), name="gate-doctor")
     try:
-        yield watch
+        yield
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
