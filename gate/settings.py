@@ -366,7 +366,14 @@ def _holds_secrets(tree: Mapping[str, Any]) -> bool:
 
     server = tree.get("server")
     own = isinstance(server, dict) and bool(server.get("secret"))
-    return own or any(plain(table) for name in _TABLES for table in _listed(tree, name))
+    egress = tree.get("egress")
+    addresses = _listed(egress, "address") if isinstance(egress, dict) else []
+    proxies = [entry.get("proxy") for entry in addresses if isinstance(entry, dict)]
+    return (
+        own
+        or any(isinstance(url, str) and "@" in url for url in proxies)
+        or any(plain(table) for name in _TABLES for table in _listed(tree, name))
+    )
 
 
 def _listed(tree: Mapping[str, Any], name: str) -> list[Any]:

@@ -298,6 +298,27 @@ def test_every_setting_is_listed_with_default_and_meaning(
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_providers_are_listed_with_what_the_operator_changed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = '[[provider]]\nname = "Microsoft 365"\nprobe = "never"\n[[provider]]\nname = "Ours"\n'
+    (tmp_path / "own.toml").write_text(f'{rows}suffixes = ["mx.example"]\naccepts = "trust"\n')
+    monkeypatch.setenv("GATE_PROBE__PROVIDERS", "own.toml")
+    assert main(["providers"]) == 0
+    lines = {line[:16].rstrip(): line[17:] for line in capsys.readouterr().out.splitlines()}
+    assert lines["Google"] == "trust               4 at once, 60 a minute"
+    assert lines["Microsoft 365"] == "trust               never asked  (yours: probe)"
+    assert lines["Ours"].endswith("a minute  (yours: suffixes, accepts)")
+    assert lines["Yahoo"] == "opaque              never asked"
+    assert main(["providers", "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(found) == len(lines)
+    assert next(row for row in found if row["name"] == "GMX")["control"] == "same-session"
+    (tmp_path / "own.toml").write_text('[[provider]]\nname = "Google"\ncolour = 3\n')
+    assert main(["providers"]) == 2
+    assert "own.toml, row 'Google': colour: there is no such key" in capsys.readouterr().err
+
+
 def test_printable_leaves_letters_and_escapes_the_rest() -> None:
     assert printable("žluťoučký@例え.テスト") == "žluťoučký@例え.テスト"
     assert printable("a\x1b\n\u202e\u2028") == "a\\x1b\\n\\u202e\\u2028"

@@ -28,6 +28,7 @@ COMMANDS = (
     "probing",
     "store",
     "explain-reply",
+    "providers",
     "settings",
 )
 

@@ -143,7 +143,20 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     assert settings.site[0].policy.unknown is Choice.ALLOW
 
 
-def test_a_proxys_url_may_come_from_the_environment(tmp_path: Path) -> None:
+def test_a_password_of_a_proxy_in_a_file_that_others_may_read_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "gate.toml"
+    file.write_text('[[egress.address]]\nproxy = "socks5://me:s3cret@127.0.0.1:1080"\n')
+    file.chmod(0o644)
+    load(None, {}, cwd=tmp_path)
+    assert f"chmod 600 {file}" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def test_a_proxys_url_may_come_from_the_environment(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "gate.toml").write_text(
         """
         [[egress.address]]
@@ -157,6 +170,7 @@ def test_a_proxys_url_may_come_from_the_environment(tmp_path: Path) -> None:
     (address,) = load(None, {"FAR_PROXY": url}, cwd=tmp_path).egress.address
     assert address.proxy == url
     assert address.since == date(2026, 11, 1)
+    assert "chmod" not in caplog.text
     with pytest.raises(GateError, match=r"egress\.address\.proxy: env:FAR_PROXY: the variable is"):
         load(None, {}, cwd=tmp_path)
 

@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     file = command("store", _store, "mend the store's file")
     mend = file.add_subparsers(title="actions", metavar="ACTION", required=True)
     _add_config(mend.add_parser("recover", help="keep what a damaged file still holds"))
+    rows = command("providers", _providers, "list what is known of providers, and what it is worth")
+    _add_config(rows)
+    rows.add_argument("--json", action="store_true", help="one JSON object a line")
     command("settings", _settings, "list every setting, its default and its meaning")
     return parser
 
@@ -173,6 +176,12 @@ def _keys(options: argparse.Namespace) -> int:
 
     sys.stdout.write(new_pair(options.name))
     return 0
+
+
+def _providers(options: argparse.Namespace) -> int:
+    from gate.cli.providers import run
+
+    return run(options)
 
 
 def _settings(options: argparse.Namespace) -> int:
