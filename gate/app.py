@@ -63,6 +63,7 @@ class App:
             checks = Checks(service)
             metrics.watch(
                 checker=engine.checker,
+                prober=engine.prober,
                 probing=engine.probing,
                 store=engine.store,
                 late={"recheck": engine.rechecks.late, "webhook": engine.outbox.late},

@@ -178,7 +178,7 @@ async def open_engine(
         await store.begin(queue_clock())
         await outbox.open()
         await rechecks.open(checker)
-        switch = Switch(probing=probing, store=store, wall=wall, rest=lambda: None)
+        switch = Switch(probing=probing, store=store, wall=wall, rest=prober.let_go)
         await switch.open()
         stack.push_async_callback(outbox.close)
         stack.push_async_callback(rechecks.close)
@@ -298,6 +298,7 @@ def _prober(
         warm=settings.limits.warm_connections,
         providers=providers_of(settings),
         sources=sources,
+        watch=metrics.SessionCounts(),
     )
 
 

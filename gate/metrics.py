@@ -8,6 +8,7 @@ number of series is a constant of the program. The list of possible values stand
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from itertools import islice
 from typing import Final
 
@@ -22,7 +23,9 @@ from gate.egress import Egress
 from gate.probing import STATES, WHY, Probing
 from gate.reason import Reason
 from gate.smtp.finding import Finding
+from gate.smtp.probe import Prober
 from gate.smtp.provider import PROVIDERS
+from gate.smtp.session import Ending, Watch
 from gate.store import Store
 
 REGISTRY: Final = CollectorRegistry()
@@ -183,9 +186,34 @@ STAGE_SECONDS: Final = Histogram(
     "gate_stage_seconds",
     "Time that the stages of a flight took.",
     (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8),
-    # dns: the route; whole: all mail hosts together, waiting for a place included.
+    # dns: the route; connect, greeting, hello, tls, envelope: of one dialogue, each to the host's
+    # answer; whole: all mail hosts together, waiting for a place included.
     "stage",
-    ("dns", "whole"),
+    ("dns", "connect", "greeting", "hello", "tls", "envelope", "whole"),
+)
+SESSIONS: Final = Tally(
+    "gate_sessions_total",
+    "Dialogues with mail servers, by how they ended.",
+    # ending: gate/smtp/session.py.
+    "ending",
+    (ending.name.lower() for ending in Ending),
+)
+SMTP_CONNECTIONS: Final = Read(
+    "gate_smtp_connections",
+    "Open connections to mail servers, and those of them kept for the next question.",
+    # state: open, parked.
+    "state",
+    ("open", "parked"),
+    rises=False,
+)
+POOL: Final = Read(
+    "gate_pool_total",
+    "Questions to mail servers that found an open connection, or did not.",
+    # outcome: hits, misses; lost (closed by the peer while it was parked); replaced (it died under
+    # a question, which was asked again); ahead (opened before there was a question).
+    "outcome",
+    ("hits", "misses", "lost", "replaced", "ahead"),
+    rises=True,
 )
 PROBES: Final = Tally(
     "gate_probes_total",
@@ -259,6 +287,9 @@ for _collector in (
     ROUTES,
     ROUTES_REMEMBERED,
     STAGE_SECONDS,
+    SESSIONS,
+    SMTP_CONNECTIONS,
+    POOL,
     PROBES,
     BLOCKS,
     UNASKED,
@@ -267,6 +298,18 @@ for _collector in (
     THROTTLE_WAIT,
 ):
     REGISTRY.register(_collector)
+
+
+class SessionCounts(Watch):
+    """Counts what connections to mail servers do."""
+
+    def took(self, stage: str, seconds: float) -> None:
+        """A stage is over."""
+        STAGE_SECONDS.by[stage].observe(seconds)
+
+    def ended(self, ending: Ending) -> None:
+        """A dialogue is over."""
+        SESSIONS.add(ending.name.lower())
 
 
 class FlightCounts:
@@ -319,6 +362,7 @@ LOOP_LAG.set_function(_take_worst_lag)
 def watch(
     *,
     checker: Checker,
+    prober: Prober,
     probing: Probing,
     store: Store,
     late: Mapping[str, Callable[[], float]],
@@ -337,6 +381,8 @@ def watch(
         "accept_all": hits.accept_all,
         "flight": hits.flight,
     }
+    SMTP_CONNECTIONS.source = lambda: prober.connections
+    POOL.source = lambda: asdict(prober.counts)
     UNASKED.source = lambda: probing.refusals
     PROBING.source = lambda: {probing.state: 1.0}
 

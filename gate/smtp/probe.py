@@ -30,6 +30,7 @@ from gate.smtp.dialog import Stage, Tls
 from gate.smtp.finding import Finding, Question, Visit, accepted
 from gate.smtp.pool import PARKED_MOST, Counts
 from gate.smtp.provider import PROVIDERS, Provider, provider_of
+from gate.smtp.session import Watch
 from gate.smtp.sources import Sources
 from gate.smtp.throttle import Throttle
 from gate.smtp.visit import Target, Visitor, line_of
@@ -56,6 +57,7 @@ class Prober:
         providers: Mapping[str, Provider] = PROVIDERS,
         sources: Sources | None = None,
         warm: int = PARKED_MOST,
+        watch: Watch | None = None,
     ) -> None:
         """`tls`: the setting; `random` orders hosts of equal preference. `sources`: those of the
         dialer, unless what they have used up is to outlive the process. `warm`: connections that
@@ -69,7 +71,9 @@ class Prober:
         self._providers = providers
         self._sources = sources or Sources(dialer.sources, clock=clock)
         self._warm = WarmConnections(clock=clock, most=warm)
-        self._visitor = Visitor(dialer=dialer, tls=tls, context=tls_context, warm=self._warm)
+        self._visitor = Visitor(
+            dialer=dialer, tls=tls, context=tls_context, warm=self._warm, watch=watch or Watch()
+        )
 
     def __repr__(self) -> str:
         return f"<Prober {self._warm!r}, {self._admission!r}>"
@@ -78,6 +82,11 @@ class Prober:
     def counts(self) -> Counts:
         """How often a question found an open connection, and so on; the very counters."""
         return self._warm.counts
+
+    @property
+    def connections(self) -> Mapping[str, int]:
+        """How many are `open`, and how many of them `parked` for the next question."""
+        return self._warm.connections
 
     def provider_of(self, mx_names: Sequence[str]) -> Provider | None:
         """Who runs the mail of a domain with these MX hosts, by the table in force."""
@@ -140,8 +149,8 @@ class Prober:
         room for it: a dialogue that names nobody counts as one all the same.
         """
         provider = provider_of(route.mx_names, self._providers)
-        if not self._warm.parks or (provider and provider.dialogues == 1):
-            return  # the one place there would be missing when it is needed
+        if not self._warm.parks or (provider and (provider.dialogues == 1 or provider.spacing)):
+            return  # the place, or the start, would be missing when it is needed
         trace = Trace(lambda: 0.0, on=False)
         try:
             targets, errand, question = self._prepared(

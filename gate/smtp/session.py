@@ -37,6 +37,26 @@ class Ending(Enum):
     TLS_TIMED_OUT = "the handshake hung"
 
 
+_GROUPS = {
+    Stage.GREETING: "greeting",
+    Stage.EHLO: "hello",
+    Stage.HELO: "hello",
+    Stage.STARTTLS: "tls",
+    Stage.TLS: "tls",
+}
+"""Stages that are timed together; all others are of the envelope."""
+
+
+class Watch:
+    """Who counts what connections do. This one does not."""
+
+    def took(self, stage: str, seconds: float) -> None:
+        """A stage is over: connect, greeting, hello, tls, envelope."""
+
+    def ended(self, ending: Ending) -> None:
+        """A dialogue is over, whether or not its connection is kept."""
+
+
 def tls_context() -> ssl.SSLContext:
     """The one TLS context of all sessions: making one costs as much as hundreds of dialogues.
 
@@ -71,6 +91,7 @@ class Session(asyncio.Protocol):
         alive: Register,
         stage: float | None = None,
         stay: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         """`alive` holds the session for as long as its connection exists. `stage`: seconds for
         the greeting and for each command, instead of GREETING and COMMAND. `stay`: do not take
@@ -78,6 +99,8 @@ class Session(asyncio.Protocol):
         """
         self.dialog = dialog
         self.our_ip = ""
+        self._watch = watch or Watch()
+        self._group = "greeting"
         self._helo = helo.lower()
         self._context = context
         self._greeting, self._command = stage or GREETING, stage or COMMAND
@@ -88,6 +111,7 @@ class Session(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.time() + deadline.left()
         self._until = self._end
+        self._since = self._end
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._ending: Ending | None = None
@@ -105,6 +129,7 @@ class Session(asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
+        self._watch.ended(self._ending)
         return self._ending
 
     def ask(
@@ -125,6 +150,7 @@ class Session(asyncio.Protocol):
         self._command = stage or COMMAND
         self._end = self._loop.time() + deadline.left()
         self._wake = self._loop.create_future()
+        self._group, self._since = "envelope", self._loop.time()
         self._write()
         self._timer = self._loop.call_at(self._until, self._look)
 
@@ -175,6 +201,7 @@ class Session(asyncio.Protocol):
         self._exists = True
         self._alive.add(self)
         self.our_ip = transport.get_extra_info("sockname")[0]
+        self._since = self._loop.time()
         # Set once, for the shortest limit; when it goes off it looks which stage it is by then.
         # Most dialogues are over before, and a timer for each stage would cost more than the stage.
         self._limit(self._command)
@@ -190,6 +217,7 @@ class Session(asyncio.Protocol):
         except RemoteProtocolError:
             self.abort(Ending.BROKEN)
             return
+        self._clock_in()
         if self.dialog.stage is Stage.EHLO and self._is_our_own_greeting():
             self.abort(Ending.LOOP)
         elif self.dialog.finished:
@@ -206,6 +234,14 @@ class Session(asyncio.Protocol):
         self._alive.discard(self)
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
+
+    def _clock_in(self) -> None:
+        """Tell how long a group of stages took, if it is over."""
+        group = "" if self.dialog.finished else _GROUPS.get(self.dialog.stage, "envelope")
+        if group != self._group:
+            now = self._loop.time()
+            self._watch.took(self._group, now - self._since)
+            self._group, self._since = group, now
 
     # -- writing and waiting ---------------------------------------------------------------------
     def _write(self) -> None:

@@ -11,6 +11,7 @@ meant for us. After any other surprise nothing is replaced.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from gate.smtp.admission import Place
 from gate.smtp.dialog import Dialog, Stage, Tls
 from gate.smtp.finding import Question, Visit, keeps_us, read, unanswered
 from gate.smtp.pool import Line
-from gate.smtp.session import Ending, Session
+from gate.smtp.session import Ending, Session, Watch
 from gate.smtp.walk import connect_seconds
 from gate.smtp.warm import WarmConnections
 from gate.trace import Trace
@@ -50,9 +51,16 @@ class Visitor:
     """Asks hosts. One for the process: it owns the connections."""
 
     def __init__(
-        self, *, dialer: Dialer, tls: Tls, context: ssl.SSLContext, warm: WarmConnections
+        self,
+        *,
+        dialer: Dialer,
+        tls: Tls,
+        context: ssl.SSLContext,
+        warm: WarmConnections,
+        watch: Watch,
     ) -> None:
         """`tls`: the setting, which no provider's row weakens."""
+        self._watch = watch
         self._dialer = dialer
         self._tls = tls
         self._context = context
@@ -162,12 +170,15 @@ class Visitor:
             alive=self._warm,
             stage=question.stage,
             stay=self._warm.parks,
+            watch=self._watch,
         )
 
     async def _dial(
         self, session: Session, target: Target, question: Question, deadline: Deadline
     ) -> IPAddress:
         """Connect an admitted session; it is let go of if that fails."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         try:
             _, _, ip = await self._dialer.dial(
                 lambda: session,
@@ -178,6 +189,7 @@ class Visitor:
         except BaseException:
             session.drop()
             raise
+        self._watch.took("connect", loop.time() - begun)
         return ip
 
     def _concluded(

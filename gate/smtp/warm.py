@@ -10,7 +10,7 @@ forgotten at once, and whoever waits for room at its destination goes on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from gate.budget import Clock, Deadline
 from gate.egress import IPAddress
@@ -37,6 +37,12 @@ class WarmConnections:
     def counts(self) -> Counts:
         """How often a question found a connection, and so on; the very counters."""
         return self._pool.counts
+
+    @property
+    def connections(self) -> Mapping[str, int]:
+        """How many are `open`, and how many of them `parked`."""
+        parked = sum(session.resting for session in self._open)
+        return {"open": len(self._open), "parked": parked}
 
     @property
     def parks(self) -> bool:
