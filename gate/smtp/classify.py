@@ -25,7 +25,7 @@ cannot show that; the random recipient and the provider's row are the remedies.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gate import budget
@@ -35,7 +35,7 @@ from gate.smtp.reply import Reply
 from gate.smtp.rules import RULES, Rule
 from gate.smtp.wording import LONGEST, Echo, Wording, read
 
-__all__ = ["Echo", "Outcome", "classify", "same_answer"]
+__all__ = ["Echo", "Outcome", "classify", "said_to_all", "same_answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,19 @@ def same_answer(a: Reply, b: Reply, echo_a: Echo, echo_b: Echo) -> bool:
         return False
     one, other = _wording(a, echo_a), _wording(b, echo_b)
     return one.enhanced == other.enhanced and _skeleton(one.text) == _skeleton(other.text)
+
+
+def said_to_all(outcome: Outcome) -> Outcome:
+    """What a refusal of the real recipient means, once the random one was told the very same.
+
+    Words and codes of no known meaning then say that nobody is wanted, or not by us (faults.md
+    R09); never that this mailbox does not exist.
+    """
+    reply = outcome.reply
+    unread = outcome.reason is Reason.UNCONFIRMED and outcome.contrast is None
+    if not unread or reply is None or reply.code < 500 or reply.enhanced:
+        return outcome
+    return replace(outcome, reason=Reason.PROBE_BLOCKED, scope=SCOPE_OF[Reason.PROBE_BLOCKED])
 
 
 def _wording(reply: Reply, echo: Echo) -> Wording:
