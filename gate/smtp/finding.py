@@ -78,7 +78,9 @@ class Question:
 
     def echo(self, recipient: str, our_ip: str) -> Echo:
         """Our own words, as a reply may repeat them."""
-        return Echo(recipient, self.mail_from, self.source.helo, our_ip)
+        # Behind a proxy, hosts see an address that is none of this machine's.
+        seen = self.source.ip if self.source.proxy else None
+        return Echo(recipient, self.mail_from, self.source.helo, str(seen or our_ip))
 
 
 @dataclass(slots=True, kw_only=True)

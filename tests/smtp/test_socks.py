@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import uvloop
 from gate.budget import Deadline
 from gate.egress import Dialer, IPAddress, NoConnect, ProxyFailed, Source, Unroutable
 from gate.proxy import parse
+from gate.smtp.finding import Question
 from gate.testing import HostRules, MailHost, Seam
 from tests.socksworld import (
     FORBIDDEN,
@@ -220,6 +222,22 @@ def test_the_sandbox_is_reached_without_the_proxy() -> None:
             assert ears == []
 
     asyncio.run(scene())
+
+
+def test_the_address_that_the_host_sees_is_what_its_reply_may_repeat() -> None:
+    question = Question(
+        destination="mx.example.net",
+        recipient="jane@example.net",
+        control=None,
+        mail_from="probe@example.com",
+        smtputf8=False,
+        source=source("10.0.0.5:1080", "192.0.2.1"),
+        provider=None,
+        tls="never",
+    )
+    assert question.echo("jane@example.net", "10.0.0.2").ip == "192.0.2.1"
+    direct = replace(question, source=Source(None, "out.example.com"))
+    assert direct.echo("jane@example.net", "10.0.0.2").ip == "10.0.0.2"
 
 
 # Proxies that fail.
