@@ -71,7 +71,10 @@ SITEVERIFY_JOIN: Final = 1.0
 CHECK_MEMORY: Final = 3600.0
 """How long `GET /v1/checks/{id}` finds a check."""
 PREFETCH: Final = 5.0
-"""The most that a prefetch may spend in the background."""
+"""The most that a prefetch may spend on the look-up, in the background."""
+AHEAD: Final = 10.0
+"""The most that opening a connection ahead may take: postscreen greets after six seconds, and
+remembers who hangs up before."""
 
 # -- DNS ------------------------------------------------------------------------------------------
 DNS_LOOKUP: Final = 4.0

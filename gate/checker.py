@@ -27,6 +27,7 @@ from gate import policy, typo
 from gate.address import Address, Fault
 from gate.answer import Answer, Cached
 from gate.budget import (
+    AHEAD,
     DNS_LOOKUP,
     DNS_SHARE,
     FLIGHT,
@@ -302,11 +303,22 @@ class Checker:
         self._moulds[kind] = mould
         return mould
 
-    async def prefetch(self, domain: str) -> None:
-        """Look the domain's route up, so that the check to come finds it remembered."""
+    async def prefetch(self, domain: str, *, site: str = "") -> None:
+        """Look the domain's route up and open a connection to its mail host, for the check to come.
+
+        Nobody is connected to for a domain whose accept-all state will answer, or that is not to be
+        probed; where and how often else, `Prober.warm` says.
+        """
         parsed = addresses.parse(f"postmaster@{domain}")
-        if isinstance(parsed, Address) and typo.known_slip(parsed.domain) is None:
-            await self._resolver.route(parsed.domain, Deadline.after(PREFETCH, self._clock))
+        if not isinstance(parsed, Address) or typo.known_slip(parsed.domain) is not None:
+            return
+        route = await self._resolver.route(parsed.domain, Deadline.after(PREFETCH, self._clock))
+        if route.failure is not None or self._unwanted(route) is not None:
+            return
+        known = await self._memory.accept_all(parsed.domain)
+        if known is None or not known.known:
+            deadline = Deadline.after(AHEAD, self._clock)
+            await self._prober.warm(parsed.domain, route, deadline=deadline, site=site)
 
     def find(self, check_id: str, site: Site) -> Answer | None:
         """The answer once given under `check_id`, if it is this site's and not yet forgotten."""

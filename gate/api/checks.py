@@ -187,7 +187,8 @@ class Checks:
         )
 
     def prefetch(self, request: Request, raw: bytes) -> Reply:
-        """POST /v1/prefetch: 204 at once; the domain is looked up in the background, if we may."""
+        """POST /v1/prefetch: 204 at once. In the background, if we may, the domain is looked up and
+        its mail host connected to."""
         caller = self._guard.by_header(request)
         body = request.read(raw, PrefetchBody)
         if caller is None:
@@ -198,7 +199,9 @@ class Checks:
             self._guard.charge(caller.tenant)
             allowed = True
         if allowed and caller.tenant.fixed is None and len(self._prefetches) < PREFETCHES:
-            task = asyncio.create_task(self._engine.checker.prefetch(body.domain))
+            task = asyncio.create_task(
+                self._engine.checker.prefetch(body.domain, site=caller.tenant.site.name)
+            )
             self._prefetches.add(task)
             task.add_done_callback(self._prefetches.discard)
         return Reply(204, b"", [*SAFE, *caller.cors])

@@ -141,7 +141,8 @@ def _find() -> Json:
 def _prefetch() -> Json:
     return {
         "operationId": "prefetch",
-        "summary": "Look a domain up in advance, while its address is still being typed.",
+        "summary": "Look a domain up and connect to its mail host in advance, while its address is "
+        "still being typed.",
         "security": _PAGE_OR_SECRET,
         "requestBody": _body("Prefetch"),
         "responses": {
