@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,8 @@ from gate.api.openapi import document
 from gate.cli import main
 from gate.policy import decide
 from gate.reason import MEANING, VERDICT_OF, Flag, Reason
-from gate.settings import Policy
+from gate.settings import Policy, parse
+from gate.smtp.provider import overlay
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -85,6 +87,30 @@ def test_every_metric_has_its_row() -> None:
     names = set(re.findall(r"# HELP (gate_\S+)", metrics.render().decode()))
     missing = [name for name in names if f"`{name}`" not in README and "_created" not in name]
     assert names and not missing
+
+
+def example(heading: str) -> str:
+    """The first TOML of a section of README."""
+    section = README.partition(f"### {heading}\n")[2]
+    return section.partition("```toml\n")[2].partition("```")[0]
+
+
+def test_the_example_of_source_addresses_is_read() -> None:
+    tree = tomllib.loads(example("Several source addresses"))
+    tree["egress"]["address"][2]["proxy"] = "socks5://user:password@10.0.0.5:1080"
+    assert [address.helo for address in parse(tree).egress.address] == [
+        "gate1.example.com",
+        "gate2.example.com",
+        "gate3.example.com",
+    ]
+
+
+def test_the_example_of_an_operators_providers_is_read() -> None:
+    table = overlay(example("Providers"), "own.toml")
+    assert {row.name for row in table.values() if row.overlaid} == {
+        "Microsoft 365",
+        "Our parent company",
+    }
 
 
 def test_the_version_has_its_entry_in_the_changelog() -> None:
