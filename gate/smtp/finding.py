@@ -101,6 +101,8 @@ def read(dialog: Dialog, ending: Ending, question: Question, our_ip: str) -> Vis
         return Visit(outcome=unanswered(Reason.MX_UNROUTABLE), stage=Stage.GREETING)
     if ending is Ending.BROKEN:
         return Visit(outcome=unanswered(Reason.PROTOCOL_ERROR), stage=dialog.stage)
+    if ending is Ending.LIMITED:
+        return Visit(outcome=unanswered(Reason.THROTTLED), stage=dialog.stage)
     if dialog.tls_required or ending in (Ending.TLS_FAILED, Ending.TLS_TIMED_OUT):
         # The host demanded it if it was brought up behind the envelope's first command; a
         # handshake that hung has cost so much time that it is not to be tried in plain.

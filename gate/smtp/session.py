@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import select
 import ssl
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol, cast
 
@@ -35,6 +36,7 @@ class Ending(Enum):
     LOOP = "the peer greets with our own name"
     TLS_FAILED = "the handshake failed"
     TLS_TIMED_OUT = "the handshake hung"
+    LIMITED = "to say it all again behind TLS is more than our limits allow"
 
 
 _GROUPS = {
@@ -99,6 +101,8 @@ class Session(asyncio.Protocol):
         """
         self.dialog = dialog
         self.our_ip = ""
+        self.again: Callable[[], bool] = lambda: True
+        """Whether the question may be put once more, behind TLS that the host demands."""
         self._watch = watch or Watch()
         self._group = "greeting"
         self._helo = helo.lower()
@@ -266,6 +270,10 @@ class Session(asyncio.Protocol):
 
     async def _upgrade(self, server_name: str) -> None:
         """STARTTLS was answered 220: the handshake, which has a timer of its own."""
+        asked = any(said.stage is Stage.MAIL for said in self.dialog.exchanges)
+        if asked and not self.again():
+            self.abort(Ending.LIMITED)
+            return
         self._stop_timer()
         self._limit(TLS_HANDSHAKE)
         self._wake = self._loop.create_future()

@@ -83,6 +83,8 @@ class Visitor:
         taken: Taken | None = None,
     ) -> Visit:
         """Talk to one host; once more, in plain, if TLS failed that nobody insists on."""
+        if taken:
+            taken.session.again = place.again
         visit = await self._ask_warm(taken, question, deadline, trace) if taken else None
         if visit is None and taken and not place.again():
             return Visit(outcome=unanswered(Reason.THROTTLED), stage=Stage.CONNECT)
@@ -141,6 +143,7 @@ class Visitor:
     ) -> Visit:
         """One fresh connection, one dialogue."""
         session = self._session(question, deadline)
+        session.again = place.again
         if not await self._warm.admit(session, line_of(question), place.open_most, deadline):
             return Visit(outcome=unanswered(Reason.THROTTLED), stage=Stage.CONNECT)
         try:

@@ -89,12 +89,15 @@ async def ground(
     *,
     caps: Caps | None = None,
     addresses: int = 1,
+    warm: int = 0,
     **rules: object,
 ) -> AsyncIterator[tuple[World, Postmaster, FakeClock]]:
     """One mail server at so many addresses of 8.8.4.0/24; `plan` leads names to it."""
     clock, seam = FakeClock(), Seam()
     host = Postmaster(clock, **rules)
-    opened = mail_world({"victim.test": host}, plan, caps=caps or Caps(), clock=clock, seam=seam)
+    opened = mail_world(
+        {"victim.test": host}, plan, caps=caps or Caps(), clock=clock, seam=seam, warm=warm
+    )
     async with opened as world:
         for number in range(1, addresses + 1):
             seam.add(f"8.8.4.{number}", host.address)
@@ -157,6 +160,25 @@ def test_r4_no_limit_is_exceeded_in_any_minute(
             assert set(told) <= {"accepted_email", "throttled"}, told
             controls = Counter(a for a in host.asked() if a.startswith(CONTROL))
             assert max(controls.values()) == 1, "one random recipient a domain"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("warm", [0, 8], ids=["a connection each", "warm connections"])
+@pytest.mark.parametrize("starttls", ["none", "required"])
+def test_r4_what_is_said_twice_counts_twice(starttls: str, warm: int) -> None:
+    """A host that demands TLS hears every recipient once in clear and once behind TLS."""
+    plan = {f"d{n}.test": "MX 10 mx.victim.test" for n in range(4)}
+
+    async def main() -> None:
+        async with ground(plan, users=["jane"], starttls=starttls, warm=warm) as parts:
+            world, host, clock = parts
+            names = cycle(plan)
+            addresses = (f"jane+{number}@{next(names)}" for number in count())
+            await attack(world, clock, addresses, [0.0, 40.0, 61.5, 101.2], each=100)
+            assert 20 < host.most() <= 30
+            assert host.most(domain_of) <= 10
+            assert host.at_once() <= 2
 
     asyncio.run(main())
 
