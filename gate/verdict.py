@@ -1,8 +1,9 @@
 """From evidence to verdict: what the mail system says about an address. Pure.
 
 What it promises: `undeliverable` only with one of four proofs: bad syntax; a domain that cannot
-receive mail; a permanent refusal of this mailbox at RCPT in a clean session; (the fourth, the
-operator's own list, is the policy's business). Everything else is `unknown`, with its reason.
+receive mail, by its records or by the word of all its hosts; a permanent refusal of this mailbox at
+RCPT in a clean session; (the fourth, the operator's own list, is the policy's business). Everything
+else is `unknown`, with its reason.
 """
 
 from __future__ import annotations

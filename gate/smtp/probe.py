@@ -134,7 +134,8 @@ class Prober:
                     raise Unasked(Reason.THROTTLED)
                 if not place.control:
                     question = replace(question, control=None)
-                finding = await self._walk(targets, question, place, deadline, trace)
+                hosts = len(route.mx_names)
+                finding = await self._walk(targets, hosts, question, place, deadline, trace)
                 place.learn(finding)
         except Unasked as unasked:
             trace.step("probe", f"not asked: {unasked.reason}")
@@ -261,11 +262,13 @@ class Prober:
     async def _walk(
         self,
         targets: list[Target],
+        hosts: int,
         question: Question,
         place: Place,
         deadline: Deadline,
         trace: Trace,
     ) -> Finding:
+        """Ask one target after the other. `hosts`: how many the domain has, dialled or not."""
         if deadline.passed:
             raise Unasked(Reason.TIMEOUT)
         taken = self._visitor.take(question, targets)
@@ -281,6 +284,8 @@ class Prober:
         if walk.result is None:
             raise Unasked(Reason.TIMEOUT)
         target, outcome, stage = walk.result
+        if walk.unserved_by(hosts):
+            outcome = replace(outcome, reason=Reason.NO_MX, scope=Scope.DOMAIN)
         return _finding(target, visits[target.name], outcome, stage, place.destination)
 
 

@@ -61,6 +61,8 @@ class Walk(Generic[H]):
         self._left = sorted(mixed, key=lambda host: (host.preference, host is not first))[:most]
         self._over = False
         self._best: tuple[H, Outcome, Stage] | None = None
+        self._unserved = 0
+        """Hosts that know no such destination."""
 
     def __repr__(self) -> str:
         state = "over" if self._over else f"{len(self._left)} to go"
@@ -75,6 +77,13 @@ class Walk(Generic[H]):
         if self._best is None or self._best[1].reply is None or outcome.reply is not None:
             self._best = host, outcome, stage
         self._over = not asks_another(outcome, stage)
+        self._unserved += _knows_no_destination(outcome)
+
+    def unserved_by(self, hosts: int) -> bool:
+        """Whether all of a domain's `hosts` were asked, and each says for good that there is no
+        such destination: then its mail goes nowhere (faults.md R26).
+        """
+        return 0 < hosts == self._unserved
 
     @property
     def result(self) -> tuple[H, Outcome, Stage] | None:
@@ -90,6 +99,12 @@ def asks_another(outcome: Outcome, stage: Stage) -> bool:
         return stage is Stage.GREETING
     temporary = outcome.reason in (Reason.DEFERRED, Reason.GREYLISTED)
     return temporary and stage in _BEFORE_THE_ENVELOPE
+
+
+def _knows_no_destination(outcome: Outcome) -> bool:
+    """5.1.2 (RFC 3463 section 3.2), beside words that speak neither of us nor of a mailbox."""
+    reply = outcome.reply
+    return outcome.reason is Reason.RELAY_DENIED and reply is not None and reply.enhanced == "5.1.2"
 
 
 def connect_seconds(left: float) -> float:

@@ -12,7 +12,7 @@ import pytest
 
 from gate.budget import DOWN_REST
 from gate.testing.forgery import MX_GOOD
-from tests.faults.cases import case, row
+from tests.faults.cases import Again, case, row
 from tests.faults.ground import Case, Ground, Played, Row, ground
 
 pytestmark = pytest.mark.timeout(180)
@@ -100,7 +100,7 @@ async def postscreen(budget: float) -> Ground:
     return here
 
 
-def next_one(says: str, script: str, expect: str, again: str) -> tuple[Case, Case]:
+def next_one(says: str, script: str, expect: str, again: Again) -> tuple[Case, Case]:
     """A host after which the next one is asked: both alike, or the second one good."""
     return (
         case(f"{says}, both", script, script, expect=expect, again=again, calls=_two(script)),

@@ -12,6 +12,7 @@ import pytest
 from gate.budget import DNS_FAILURE, DNS_NEGATIVE_DEFAULT, DNS_TTL_MOST
 from gate.dns.ask import QUESTIONS
 from gate.egress import own_addresses
+from gate.testing import HostRules
 from gate.testing.dns_listener import Stream
 from gate.testing.forgery import (
     MX_GOOD,
@@ -133,7 +134,7 @@ async def too_late(budget: float) -> Ground:
 async def no_lifetime(budget: float) -> Ground:
     """N33: the verdict is remembered, the route is not."""
     plan: dict[str, Value] = {"good.test": "0 MX 10 mx.good.test", "mx.good.test": f"0 {HERE}"}
-    async with ground("accepted", zones=plan) as here:
+    async with ground(HostRules(users=["jane", "joe"]), zones=plan) as here:
         assert await here.reason(budget) == "accepted_email"
         assert here.engine.resolver.cached("good.test") is None
         asked = len(here.questions)

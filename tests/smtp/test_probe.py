@@ -235,7 +235,7 @@ ROWS: list[tuple[str, str, Reason, Stage, bool]] = [
     ("R17", "unverified_450", Reason.GREYLISTED, Stage.RCPT, False),
     ("R18", "greylisted", Reason.GREYLISTED, Stage.RCPT, False),
     ("R22", "local_error", Reason.DEFERRED, Stage.RCPT, False),
-    ("R26", "bad_destination", Reason.RELAY_DENIED, Stage.RCPT, True),
+    ("R26", "bad_destination", Reason.NO_MX, Stage.RCPT, True),
     ("R27", "moved", Reason.REJECTED_EMAIL, Stage.RCPT, False),
     ("R29", "callout_failed", Reason.PROBE_BLOCKED, Stage.RCPT, False),
     ("R30", "rcpt_503", Reason.PROTOCOL_ERROR, Stage.RCPT, False),
