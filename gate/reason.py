@@ -148,8 +148,7 @@ MEANING: Mapping[Reason, str] = MappingProxyType(
         Reason.ACCEPTED_EMAIL: "the mailbox was accepted and the domain is not accept-all",
         Reason.INVALID_EMAIL: "not a valid address; the position of the fault is given",
         Reason.INVALID_DOMAIN: "the domain does not exist (NXDOMAIN)",
-        Reason.NO_MX: "the domain has neither MX nor address records, or its own hosts know no such "
-        "destination",
+        Reason.NO_MX: "neither MX nor address records, or its own hosts know no such destination",
         Reason.NULL_MX: "the domain declares that it receives no mail (RFC 7505)",
         Reason.REJECTED_EMAIL: "a permanent refusal of this mailbox",
         Reason.MAILBOX_DISABLED: "the mailbox exists but is switched off",
