@@ -229,7 +229,12 @@ class Late:
         return sent
 
     def dialogues(self, domain: str) -> int:
-        return self.hosts[domain].accepted
+        """Questions that were asked there: a connection may serve several, each in one write."""
+        return sum(
+            burst[0].startswith("MAIL")
+            for connection in self.hosts[domain].connections
+            for burst in connection.bursts
+        )
 
 
 @dataclass(slots=True)
