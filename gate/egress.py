@@ -3,19 +3,13 @@
 What it promises: no name is ever handed to the socket layer; every address is classified after
 resolution and the very object that was classified is dialled; the port is one of the dialler's own
 (25 for mail, 443 and 80 for webhooks) or there is no socket; the peer is the one that was meant, or
-the connection is closed. Nothing else in the project opens
-an outbound connection.
+the connection is closed. Nothing else in the project opens an outbound connection. An address that
+has a proxy is dialled from there: the proxy is given that very IP address, never a name.
 
-Rules
-  1. An address with a zone id is denied, always.
-  2. The operator's list wins over every other denial; it is a list of CIDRs, never "all".
-  3. Addresses of this machine are denied, public ones too (a mail loop, security.md A7).
-  4. The table in `special_addresses.toml` decides the rest; IPv6 outside 2000::/3 is denied whole.
-  5. Denied addresses are dropped before anything is raced.
+Denied addresses are dropped before anything is raced; what is denied is said in `special.py`.
 
-Bugs: a NAT64 with a prefix of its operator's own choice looks like ordinary global unicast. Name
-such a prefix in the firewall. An interface address that appears after start is noticed only when
-the connection comes back to us, after the handshake.
+Bugs: an interface address that appears after start is noticed only when the connection comes back
+to us, after the handshake.
 """
 
 from __future__ import annotations
@@ -25,21 +19,21 @@ import errno
 import os
 import socket
 import ssl
-import tomllib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
-from enum import Enum
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from gate.budget import HAPPY_EYEBALLS, TLS_LEAST, TLS_SHUTDOWN, Deadline
 from gate.proxy import Proxy
+from gate.special import Egress as Egress
+from gate.special import IPAddress as IPAddress
+from gate.special import IPNetwork as IPNetwork
+from gate.special import classify as classify
 
-IPAddress = IPv4Address | IPv6Address
-IPNetwork = IPv4Network | IPv6Network
 Seam = Callable[[IPAddress, int], tuple[str, int]]
 """For tests and the sandbox: where a vetted (address, port) really leads, on loopback.
 
@@ -53,107 +47,9 @@ ADDRESSES_MOST: Final = 4
 """Addresses of one host that are tried, both families together (faults.md N32)."""
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE})
-_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 
 P = TypeVar("P", bound=asyncio.Protocol)
 D = TypeVar("D", bound=asyncio.DatagramProtocol)
-
-
-class Egress(Enum):
-    """What an address is, and with that whether it may be dialled."""
-
-    PUBLIC = "allow: public"
-    OPERATOR = "allow: operator's list"
-    SANDBOX = "allow: sandbox seam"
-    UNSPECIFIED = "deny: unspecified"
-    LOOPBACK = "deny: loopback"
-    PRIVATE = "deny: private use"
-    SHARED = "deny: carrier-grade NAT"
-    LINK_LOCAL = "deny: link local"
-    ZONED = "deny: zone id"
-    METADATA = "deny: cloud metadata"
-    OWN = "deny: address of this machine"
-    EMBEDDED = "deny: IPv4 inside IPv6"
-    DOCUMENTATION = "deny: documentation"
-    BENCHMARKING = "deny: benchmarking"
-    PROTOCOL = "deny: protocol assignment"
-    ANYCAST = "deny: infrastructure anycast"
-    MULTICAST = "deny: multicast"
-    BROADCAST = "deny: broadcast"
-    RESERVED = "deny: reserved"
-    UNASSIGNED = "deny: not given out"
-
-    @property
-    def allowed(self) -> bool:
-        """True if an address of this class may be dialled."""
-        return self in (Egress.PUBLIC, Egress.OPERATOR, Egress.SANDBOX)
-
-    @property
-    def label(self) -> str:
-        """The class as a metric label: one of a closed set of short words."""
-        return self.name.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class SpecialNetwork:
-    """One row of special_addresses.toml."""
-
-    network: IPNetwork
-    egress: Egress
-    name: str
-    source: str
-
-
-@lru_cache(maxsize=1)
-def special_networks() -> tuple[SpecialNetwork, ...]:
-    """The table, longest prefix first: the first row that holds an address gives its class."""
-    path = Path(__file__).with_name("special_addresses.toml")
-    with path.open("rb") as file:
-        rows = tomllib.load(file)["row"]
-    table = (
-        SpecialNetwork(
-            ip_network(row["network"]), Egress[row["class"].upper()], row["name"], row["source"]
-        )
-        for row in rows
-    )
-    return tuple(sorted(table, key=lambda row: row.network.prefixlen, reverse=True))
-
-
-@lru_cache(maxsize=1)
-def _prefixes() -> dict[int, tuple[tuple[int, int, Egress], ...]]:
-    """The table as integers, by IP version: (bits to shift out, the prefix that is left, class)."""
-
-    def shifted(network: IPNetwork) -> tuple[int, int]:
-        shift = network.max_prefixlen - network.prefixlen
-        return shift, int(network.network_address) >> shift
-
-    return {
-        version: tuple(
-            (*shifted(row.network), row.egress)
-            for row in special_networks()
-            if row.network.version == version
-        )
-        for version in (4, 6)
-    }
-
-
-def classify(
-    ip: IPAddress, *, allow: Sequence[IPNetwork] = (), own: Collection[IPAddress] = ()
-) -> Egress:
-    """What `ip` is. `allow`: the operator's CIDRs; `own`: the addresses of this machine."""
-    if ip.version == 6 and ip.scope_id is not None:
-        return Egress.ZONED
-    if any(ip in network for network in allow):
-        return Egress.OPERATOR
-    if ip in own:
-        return Egress.OWN
-    value = int(ip)
-    for shift, prefix, egress in _prefixes()[ip.version]:
-        if value >> shift == prefix:
-            if egress is Egress.PUBLIC and (value >> 32) & 0xFFFFFFFF in _ISATAP:
-                return Egress.EMBEDDED  # RFC 5214, section 6.1: any prefix may hold such a one
-            return egress
-    return Egress.PUBLIC
 
 
 def own_addresses() -> frozenset[IPAddress]:

@@ -21,14 +21,13 @@ from gate.egress import (
     IPAddress,
     NoConnect,
     Source,
-    SpecialNetwork,
     Unroutable,
     classify,
     open_resolver_tcp,
     open_resolver_udp,
     own_addresses,
-    special_networks,
 )
+from gate.special import SpecialNetwork, special_networks
 
 BLOCKED = """
 0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 127.0.0.1 127.255.255.254 169.254.169.254 172.16.0.1

@@ -13,7 +13,7 @@ import gate
 ROOT = Path(gate.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("reason", "budget", "address", "trace", "proxy", "smtp.reply"),
+    ("reason", "budget", "address", "trace", "proxy", "special", "smtp.reply"),
     ("hooks.settings", "webhooks.settings", "settings"),
     ("lists", "minify", "smtp.command", "smtp.provider", "smtp.rules", "smtp.wording"),
     ("flags", "typo", "widget", "smtp.dialog"),
@@ -63,6 +63,7 @@ PURE = (
     "typo",
     "trace",
     "proxy",
+    "special",
     "token",
     "smtp.reply",
     "smtp.command",

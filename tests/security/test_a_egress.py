@@ -23,9 +23,9 @@ from gate.egress import (
     Unroutable,
     classify,
     own_addresses,
-    special_networks,
 )
 from gate.reason import GateError
+from gate.special import special_networks
 from gate.testing import FakeZones, HostRules, ScriptedMta, transcript
 from gate.testing.zones import Turns, Value
 from gate.webhooks.post import Poster, web_context
