@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 from gate.address import Address, parse
-from gate.budget import COOL_DOWN, QUIT_LINGER, Deadline
+from gate.budget import COOL_DOWN, QUIT_LINGER, Clock, Deadline
 from gate.dns import MailRoute, MxHost
 from gate.egress import Dialer, Egress, IPAddress, Source
 from gate.reason import Reason
@@ -113,8 +113,11 @@ async def world(
     global_most: int = 256,
     providers: str = "",
     warm: int = 128,
+    clock: Clock | None = None,
 ) -> AsyncIterator[World]:
-    """At the end no slot is taken, nobody waits, and no connection is left."""
+    """At the end no slot is taken, nobody waits, and no connection is left. `clock`: the pool's,
+    instead of the one that the test moves.
+    """
     async with AsyncExitStack() as stack:
         running = [
             await stack.enter_async_context(
@@ -124,9 +127,9 @@ async def world(
         ]
         seam = Seam({str(FIRST + n): server.address for n, server in enumerate(running)})
         blocked: list[Egress] = []
-        clock = FakeClock()
+        moved = FakeClock()
         throttle = Throttle(
-            clock=clock,
+            clock=moved,
             caps=replace(
                 PLACES_ONLY, dialogues=global_most, destination_dialogues=destination_most
             ),
@@ -136,13 +139,13 @@ async def world(
             mail_from="probe@gate.test",
             tls=tls,
             throttle=throttle,
-            clock=clock,
+            clock=clock or moved,
             random=random.Random(1),
             tls_context=CONTEXT,
             warm=warm,
             providers=load_providers(providers) if providers else PROVIDERS,
         )
-        yield World(running, seam, prober, throttle, clock, blocked)
+        yield World(running, seam, prober, throttle, moved, blocked)
         await prober.close()
         assert repr(prober).startswith("<Prober 0 connections, <Throttle 0/")
         assert " 0 waiting" in repr(throttle)
