@@ -23,6 +23,7 @@ from gate.api.quota import Quota
 from gate.api.service import Service
 from gate.api.sites import Tenants, refuse_open_development, tenants_of
 from gate.api.siteverify import Siteverify
+from gate.api.subject import Subject
 from gate.api.tryout import TryOut
 from gate.doctor.watch import Watch, watching
 from gate.engine import Engine, open_engine
@@ -103,6 +104,7 @@ def _routes(
     cold = Starlette(
         routes=[
             Route("/v1/checks/{id}", checks.find),
+            Route("/v1/subject", Subject(service).erase, methods=["DELETE"]),
             Route("/healthz", ops.healthz),
             Route("/readyz", ops.readyz),
             Route("/openapi.json", describe),

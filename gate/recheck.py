@@ -58,6 +58,8 @@ from gate.verdict import Verdict
 KIND: Final = "recheck"
 AT_ONCE: Final = 64
 SITE_AT_ONCE: Final = 16
+ENDED_MOST: Final = 200
+"""Checks of one address whose kept promises are found again when it is to be forgotten."""
 PACED_MOST: Final = 10_000
 """Destinations whose last re-check is remembered."""
 UNREADABLE: Final = "unreadable: sealed with another master key"
@@ -251,7 +253,9 @@ class Rechecks:
 
     async def recall(self, check: str, site: Site) -> Recalled | None:
         """What is known by now of a check that was promised something, after a restart too."""
-        raw = await self._store.get(self._record_key(check))
+        raw = None
+        for keys in self._keys.all:
+            raw = raw or await self._store.get(_record_key(keys, check))
         if raw is None:
             return None
         promise = _decoded(raw)
@@ -261,6 +265,18 @@ class Rechecks:
         if address is None:
             return None
         return Recalled(address, Verdict(promise.reason, promise.final, promise.found_at))
+
+    async def forget(self, address: Address, site: Site) -> tuple[list[str], list[bytes]] | None:
+        """Drop what was promised about an address. The checks it was promised for, and the keys of
+        what else is kept of them; None: the store cannot be written.
+        """
+        subject = self._subject(site, address)
+        gone = await self._store.erase([], subjects=[subject])
+        if gone is None:
+            return None
+        self._expected.discard(subject)
+        checks = [*await self._ended(subject), *(job.decode() for job in gone)]
+        return checks, [self._ended_key(subject), *map(self._record_key, checks)]
 
     # -- the worker's side -------------------------------------------------------------------------
 
@@ -331,10 +347,14 @@ class Rechecks:
             again = Again(self._clock() + (RECHECK_THROTTLED if throttled else seconds), counts)
             settled += [Settled(due.lease, again) for due in waits]
         else:
-            self._expected.discard(self._subject(site, address))
+            subject = self._subject(site, address)
+            self._expected.discard(subject)
+            ended = [*await self._ended(subject), *(due.promise.check for due in dues)]
+            value = msgspec.msgpack.encode(ended[-ENDED_MOST:])
+            records[self._ended_key(subject)] = Kept(value, self._wall() + RECHECK_KEEPS)
         done = await self._store.settle(settled, jobs, records)
-        ended, later = ("found" if settles else "gave_up"), ("throttled" if throttled else "again")
-        metrics.RECHECKS.labels(ended if done else "lost").inc(len(dues) - len(waits))
+        over, later = ("found" if settles else "gave_up"), ("throttled" if throttled else "again")
+        metrics.RECHECKS.labels(over if done else "lost").inc(len(dues) - len(waits))
         metrics.RECHECKS.labels(later if done else "lost").inc(len(waits))
         if jobs:
             self._told()
@@ -357,12 +377,21 @@ class Rechecks:
         parsed = addresses.parse(text.decode()) if text is not None else None
         return parsed if isinstance(parsed, Address) else None
 
-    def _record_key(self, check: str) -> bytes:
-        return self._keys.address_hash("", f"check:{check}")
+    def _ended_key(self, subject: bytes) -> bytes:
+        return self._keys.address_hash("", f"ended:{subject.hex()}")
+
+    async def _ended(self, subject: bytes) -> list[str]:
+        """The checks of a subject whose promise was kept; what is known outlives the job."""
+        raw = await self._store.get(self._ended_key(subject))
+        return [] if raw is None else msgspec.msgpack.decode(raw, type=list[str])
 
     def _record(self, promise: Promise) -> Mapping[bytes, Kept]:
         value = msgspec.msgpack.encode(promise)
-        return {self._record_key(promise.check): Kept(value, promise.given + RECHECK_KEEPS)}
+        return {_record_key(self._keys, promise.check): Kept(value, promise.given + RECHECK_KEEPS)}
+
+
+def _record_key(keys: Keys, check: str) -> bytes:
+    return keys.address_hash("", f"check:{check}")
 
 
 def _decoded(raw: bytes) -> Promise | None:

@@ -54,6 +54,7 @@ def _document() -> Json:
         "paths": {
             "/v1/check": {"post": _check()},
             "/v1/checks/{id}": {"get": _find()},
+            "/v1/subject": {"delete": _forget()},
             "/v1/prefetch": {"post": _prefetch()},
             "/v1/siteverify": {"post": _siteverify()},
             "/v1/hooks/{path}": {"post": _hook()},
@@ -129,6 +130,29 @@ def _find() -> Json:
                 "invalid_request",
                 "missing_key",
                 "not_found",
+                "wrong_host",
+                "too_many_requests",
+                "internal_error",
+                "unavailable",
+            ),
+        },
+    }
+
+
+def _forget() -> Json:
+    return {
+        "operationId": "forget_subject",
+        "summary": "Forget an address: its verdict, what waits for it, and answers that are kept.",
+        "security": _SECRET,
+        "requestBody": _body("Subject"),
+        "responses": {
+            "204": {"description": "Nothing about it is left at this site."},
+            **_problems(
+                "invalid_request",
+                "missing_key",
+                "body_timeout",
+                "body_too_large",
+                "unsupported_media_type",
                 "wrong_host",
                 "too_many_requests",
                 "internal_error",

@@ -94,6 +94,12 @@ class SiteverifyBody(Struct, kw_only=True, gc=False):
     ] = ""
 
 
+class SubjectBody(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """Body of DELETE /v1/subject."""
+
+    email: Annotated[str, Meta(description="the address to forget")]
+
+
 T = TypeVar("T", bound=Struct)
 
 

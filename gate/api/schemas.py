@@ -8,7 +8,7 @@ import msgspec
 
 from gate.api.answer import COARSE, BrowserAnswer, FullAnswer
 from gate.api.problems import KINDS, URN
-from gate.api.requests import CheckBody, PrefetchBody, SiteverifyBody
+from gate.api.requests import CheckBody, PrefetchBody, SiteverifyBody, SubjectBody
 from gate.api.siteverify import SiteverifyAnswer
 from gate.doctor.examine import CHECKS
 from gate.probing import STATES
@@ -18,7 +18,7 @@ from gate.webhooks.message import CheckCompleted
 Json = dict[str, Any]
 
 REF: Final = "#/components/schemas/"
-_BODIES: Final = (CheckBody, PrefetchBody, SiteverifyBody)
+_BODIES: Final = (CheckBody, PrefetchBody, SiteverifyBody, SubjectBody)
 _ANSWERS: Final = (FullAnswer, BrowserAnswer, SiteverifyAnswer)
 _AT_TIMES: Final = ("detail", "position", "trace", "transcript")
 """Fields of an answer that are left out when there is nothing to say."""

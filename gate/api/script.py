@@ -25,6 +25,7 @@ _PUBLIC: Final[Headers] = [
     (b"cross-origin-resource-policy", b"cross-origin"),
     (b"timing-allow-origin", b"*"),
     (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'"),
 ]
 """Any page may load it: it is the same for everybody, and says nothing about anybody."""
 

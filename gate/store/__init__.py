@@ -185,6 +185,19 @@ class Queue(Protocol):
 class Store(Records, Claims, Queue, Protocol):
     """Records, claims, jobs and secrets in one place."""
 
+    async def erase(
+        self,
+        keys: Collection[bytes],
+        *,
+        subjects: Collection[bytes] = (),
+        ids: Collection[tuple[str, bytes]] = (),
+    ) -> list[bytes] | None:
+        """Delete records, jobs about these subjects, and jobs of these (kind, id), so that nothing
+        of them is left on the disk. The ids of the jobs about the subjects.
+
+        None: the store cannot be written, and some of it may be there still.
+        """
+
     @property
     def healthy(self) -> bool:
         """False while what is put or claimed would not outlive this process although it should."""

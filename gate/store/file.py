@@ -192,6 +192,13 @@ class StoreFile:
             raise self._unusable(error) from error
         return more
 
+    def fold(self) -> None:
+        """Write the log into the file and cut it to nothing."""
+        try:
+            self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
     def _create(self) -> None:
         """Make the file if it is missing; nobody but its owner may read it."""
         try:
@@ -222,6 +229,8 @@ class StoreFile:
             )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        # What is deleted is overwritten: it is about people.
+        connection.execute("PRAGMA secure_delete = ON")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_OCTETS}")
         if steps < len(MIGRATIONS):
             self._migrate(connection, steps)

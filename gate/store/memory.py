@@ -224,6 +224,18 @@ class MemoryStore:
         """Make dead letters jobs again."""
         return [] if self._closed else self._jobs.replay(kind, ids, again)
 
+    async def erase(
+        self,
+        keys: Collection[bytes],
+        *,
+        subjects: Collection[bytes] = (),
+        ids: Collection[tuple[str, bytes]] = (),
+    ) -> list[bytes] | None:
+        """Delete records and jobs."""
+        for key in keys:
+            self._recent.discard(key)
+        return None if self._closed else self._jobs.forget(subjects, ids)
+
     def _keep(self, records: Mapping[bytes, Kept] | None) -> None:
         for key, kept in (records or {}).items():
             self._recent.put(key, *kept)

@@ -158,6 +158,19 @@ class QueueTable:
         ).fetchone()
         return found is not None
 
+    def forget(
+        self, subjects: Collection[bytes], ids: Collection[tuple[str, bytes]]
+    ) -> list[bytes]:
+        """Delete all jobs about these subjects, and those of these kinds and ids, leased, dead or
+        alive; the ids of the first.
+        """
+        gone = []
+        for subject in subjects:
+            rows = self._db.execute("DELETE FROM job WHERE subject = ? RETURNING id", (subject,))
+            gone += [job for (job,) in rows.fetchall()]
+        self._db.executemany("DELETE FROM job WHERE kind = ? AND id = ?", ids)
+        return gone
+
     def dues(self, kind: str, lanes: Collection[str]) -> dict[str, float]:
         """When the first job of each of these lanes is due."""
         found = {}

@@ -231,6 +231,30 @@ class SqliteStore:
         """Make dead letters jobs again."""
         return await self._queued(lambda jobs: jobs.replay(kind, ids, again)) or []
 
+    async def erase(
+        self,
+        keys: Collection[bytes],
+        *,
+        subjects: Collection[bytes] = (),
+        ids: Collection[tuple[str, bytes]] = (),
+    ) -> list[bytes] | None:
+        """Delete records and jobs in one commit, and fold the log, which holds what they were."""
+        for key in keys:
+            await self.delete(key)
+        gone = await self._queued(lambda jobs: jobs.forget(subjects, ids))
+        if gone is None or not await self._in_thread(self._fold):
+            return None
+        return gone
+
+    def _fold(self) -> bool:
+        """In the thread: nothing is left in the log."""
+        with self._in_file:
+            try:
+                self._file.fold()
+            except Unusable:
+                return False
+        return True
+
     async def _queued(
         self,
         act: Callable[[QueueTable], T],

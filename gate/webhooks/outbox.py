@@ -157,6 +157,16 @@ class Outbox:
             )
         return jobs
 
+    def ids_about(self, site: Site, checks: Iterable[str]) -> list[tuple[str, bytes]]:
+        """Kind and id of every message there can be about these checks."""
+        endpoints = [endpoint_id(site.name, webhook.url) for webhook in site.webhook]
+        return [
+            (KIND, f"{message_id(check, reason)}/{endpoint}".encode())
+            for check in checks
+            for reason in Reason
+            for endpoint in endpoints
+        ]
+
     def _completed(
         self, site: Site, webhook: Webhook, check: str, first: Reason, answer: Answer
     ) -> CheckCompleted:
