@@ -26,6 +26,7 @@ from tests.mailworld import SENDER, World, mail_world, site
 
 INBOX = HostRules(users=("jane", "joe"))
 CATCH_ALL = HostRules(accept_all=True)
+NOWHERE = {"nowhere.example": NXDOMAIN}
 
 
 def in_world(
@@ -332,3 +333,53 @@ def test_no_address_stands_in_any_repr_or_log(caplog: pytest.LogCaptureFixture) 
 
     in_world(test)
     assert "canary" not in caplog.text
+
+
+# -- prefetch --------------------------------------------------------------------------------------
+
+
+def test_after_a_prefetch_the_check_takes_one_round_trip_and_no_query() -> None:
+    async def test(world: World) -> None:
+        await asyncio.gather(*(world.checker.prefetch("inbox.example") for _ in range(5)))
+        (connection,) = world.hosts["inbox.example"].connections
+        assert connection.lines == ["EHLO gate.example.com"]
+        queries, trips = len(world.zones.queries), connection.round_trips
+        assert await world.reason("jane@inbox.example") == "accepted_email"
+        assert len(world.zones.queries) == queries
+        assert connection.round_trips == trips + 1
+        assert world.hosts["inbox.example"].accepted == 1
+
+    in_world(test, warm=8)
+
+
+# Why a prefetch connects to nobody.
+PREFETCHES: dict[str, tuple[str, dict[str, object]]] = {
+    "no connection is to be kept": ("inbox.example", {"warm": 0}),
+    "probing is off": ("inbox.example", {"warm": 8, "probing": False}),
+    "a known slip of another domain": ("gmial.com", {"warm": 8}),
+    "a domain that is none": ("no domain", {"warm": 8}),
+    "a domain that does not exist": ("nowhere.example", {"warm": 8, "zones": NOWHERE}),
+}
+
+
+@pytest.mark.parametrize("why", PREFETCHES)
+def test_a_prefetch_connects_to_nobody_where_no_question_would_follow(why: str) -> None:
+    domain, options = PREFETCHES[why]
+
+    async def test(world: World) -> None:
+        await world.checker.prefetch(domain)
+        assert world.hosts["inbox.example"].accepted == 0
+
+    in_world(test, INBOX, **options)
+
+
+def test_a_prefetch_connects_to_nobody_whose_accept_all_state_will_answer() -> None:
+    async def test(world: World) -> None:
+        await world.check("jane@inbox.example")
+        (connection,) = world.hosts["inbox.example"].connections
+        world.checker._prober.let_go()
+        await connection.lost.wait()
+        await world.checker.prefetch("inbox.example")
+        assert world.hosts["inbox.example"].accepted == 1
+
+    in_world(test, CATCH_ALL, warm=8)
