@@ -206,10 +206,16 @@ def identity_of(settings: Settings, host_name: str) -> Identity | None:
 
 
 async def _keys(settings: Settings, store: Store) -> Keys:
-    """The master key of the settings, or the one the store made for itself."""
-    if settings.server.secret:
-        return Keys(hashlib.sha256(settings.server.secret.encode()).digest())
-    return Keys((await store.keyring())["master"])
+    """The master key of the settings, or the one the store made for itself; and the one before."""
+    server = settings.server
+    previous = _master(server.secret_previous) if server.secret_previous else None
+    if server.secret:
+        return Keys(_master(server.secret), previous)
+    return Keys((await store.keyring())["master"], previous)
+
+
+def _master(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
 
 
 def _resolver(settings: Settings, world: World | None, clock: Clock) -> Resolver:

@@ -276,7 +276,8 @@ class Rechecks:
             return None
         self._expected.discard(subject)
         checks = [*await self._ended(subject), *(job.decode() for job in gone)]
-        return checks, [self._ended_key(subject), *map(self._record_key, checks)]
+        records = [_record_key(keys, check) for keys in self._keys.all for check in checks]
+        return checks, [self._ended_key(subject), *records]
 
     # -- the worker's side -------------------------------------------------------------------------
 

@@ -28,15 +28,20 @@ class Seal:
     def close(self, site: str, name: str, text: bytes) -> bytes:
         """`text` sealed as `name` of a site. A few microseconds."""
         nonce = os.urandom(NONCE_OCTETS)
-        return nonce + self._cipher(site).encrypt(nonce, text, name.encode())
+        return nonce + _cipher(self._keys, site).encrypt(nonce, text, name.encode())
 
     def open(self, site: str, name: str, sealed: bytes) -> bytes | None:
-        """What was sealed under that name; None if it was not, or by another master key."""
+        """What was sealed under that name; None if it was not, or by a master key that is neither
+        ours nor the one before it.
+        """
         nonce, rest = sealed[:NONCE_OCTETS], sealed[NONCE_OCTETS:]
-        try:
-            return self._cipher(site).decrypt(nonce, rest, name.encode())
-        except (InvalidTag, ValueError):
-            return None
+        for keys in self._keys.all:
+            try:
+                return _cipher(keys, site).decrypt(nonce, rest, name.encode())
+            except (InvalidTag, ValueError):
+                continue
+        return None
 
-    def _cipher(self, site: str) -> AESGCM:
-        return AESGCM(self._keys.derive(site, "seal"))
+
+def _cipher(keys: Keys, site: str) -> AESGCM:
+    return AESGCM(keys.derive(site, "seal"))

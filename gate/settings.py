@@ -68,6 +68,13 @@ class Server(_Section, frozen=True):
             "the store"
         ),
     ] = ""
+    secret_previous: Annotated[
+        str,
+        Meta(
+            description="the master key before, while it is changed: what it sealed is still "
+            "believed; drop it after a week"
+        ),
+    ] = ""
 
 
 class Dns(_Section, frozen=True):
@@ -365,7 +372,7 @@ def _holds_secrets(tree: Mapping[str, Any]) -> bool:
         return written or any(plain(inner) for inner in _listed(table, "webhook"))
 
     server = tree.get("server")
-    own = isinstance(server, dict) and bool(server.get("secret"))
+    own = isinstance(server, dict) and bool(server.get("secret") or server.get("secret_previous"))
     egress = tree.get("egress")
     addresses = _listed(egress, "address") if isinstance(egress, dict) else []
     proxies = [entry.get("proxy") for entry in addresses if isinstance(entry, dict)]
@@ -561,14 +568,17 @@ def _identity_problems(settings: Settings) -> list[str]:
     url = settings.store.url
     if url != "memory:" and not (url.startswith("sqlite:") and len(url) > len("sqlite:")):
         found.append(f'store.url: {url!r} is not known; write "sqlite:gate.db" or "memory:"')
-    secret = settings.server.secret
-    if secret and len(secret) < 32:
-        found.append(
-            "server.secret: is too short to be a secret; write 32 or more random characters"
-        )
-    elif secret and "changeme" in secret.lower().replace("-", ""):
-        found.append("server.secret: can be guessed; write 32 or more random characters")
+    for name in ("secret", "secret_previous"):
+        found += _secret_problems(f"server.{name}", getattr(settings.server, name))
     return found
+
+
+def _secret_problems(name: str, secret: str) -> list[str]:
+    if secret and len(secret) < 32:
+        return [f"{name}: is too short to be a secret; write 32 or more random characters"]
+    if secret and "changeme" in secret.lower().replace("-", ""):
+        return [f"{name}: can be guessed; write 32 or more random characters"]
+    return []
 
 
 def _site_problems(sites: tuple[Site, ...]) -> list[str]:

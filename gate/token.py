@@ -12,8 +12,10 @@ Rules:
    of forgery: nobody learns how far a guess came.
 3. There is one algorithm and no field to choose another.
 
-Bugs: there is one master key at a time; to change it spoils the tokens of the last five minutes and
-whatever was remembered.
+4. While a master key is changed the one before it is still believed, and nothing new is sealed with
+   it (`Keys.all`).
+
+Bugs: what was remembered under the key before is not found under the new one, and is asked anew.
 """
 
 from __future__ import annotations
@@ -99,8 +101,10 @@ class Seal:
 class Keys:
     """Every key of the gate, derived from one master key of 32 octets."""
 
-    def __init__(self, master: bytes) -> None:
+    def __init__(self, master: bytes, previous: bytes | None = None) -> None:
+        """`previous`: the master key before this one, for what was sealed with it."""
         self._master = master
+        self.previous = None if previous is None else Keys(previous)
         self._derived: dict[tuple[str, str], bytes] = {}
         self._seals: dict[tuple[str, str], Seal] = {}
         self._latest: tuple[str, str, bytes] = ("", "", b"")
@@ -143,6 +147,16 @@ class Keys:
         self._latest = (site, exact, found)
         return found
 
+    @property
+    def all(self) -> tuple[Keys, ...]:
+        """These keys and, while the master key is changed, those of the one before it."""
+        return (self,) if self.previous is None else (self, self.previous)
+
+    def stands_for(self, found: bytes, site: str, exact: str) -> bool:
+        """Whether `found` is the keyed hash of an address at a site, under either master key."""
+        hashes = [keys.address_hash(site, exact) for keys in self.all]
+        return any(hmac.compare_digest(each, found) for each in hashes)
+
 
 def mint(keys: Keys, claims: Claims) -> str:
     """A token that says `claims`. Some three microseconds."""
@@ -163,8 +177,7 @@ def open_token(keys: Keys, text: str, now: float) -> Claims | TokenFault:
     kid, payload, seal = map(_decode, parts[1:])
     site = _text(kid)
     body = text[: -_SEAL_CHARACTERS - 1].encode()
-    expected = hmac.digest(keys.derive_anew(site or "", "token"), body, "sha256")
-    if not hmac.compare_digest(expected, seal or bytes(32)) or site is None or payload is None:
+    if not _is_ours(keys, site or "", body, seal or bytes(32)) or site is None or payload is None:
         return TokenFault.INVALID
     try:
         claims = _unpack(payload)
@@ -173,6 +186,12 @@ def open_token(keys: Keys, text: str, now: float) -> Claims | TokenFault:
     if claims.site != site or claims.issued > now + TOKEN_SKEW:
         return TokenFault.INVALID
     return TokenFault.EXPIRED if now > claims.expires + TOKEN_SKEW else claims
+
+
+def _is_ours(keys: Keys, site: str, body: bytes, seal: bytes) -> bool:
+    """Whether one of our keys made the seal; both are always tried, which takes the same time."""
+    made = [hmac.digest(each.derive_anew(site, "token"), body, "sha256") for each in keys.all]
+    return True in [hmac.compare_digest(each, seal) for each in made]
 
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -174,7 +174,7 @@ class Siteverify:
         if body.email:
             parsed = addresses.parse(body.email)
             exact = parsed.exact if isinstance(parsed, Address) else body.email
-            if engine.keys.address_hash(site, exact) != opened.address:
+            if not engine.keys.stands_for(opened.address, site, exact):
                 raise Refused(MISMATCH)
         return opened
 
