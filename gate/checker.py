@@ -372,7 +372,7 @@ class Checker:
         route = await self._resolver.route(domain, Deadline.after(DNS_LOOKUP, self._clock))
         return self._facts(route).provider or route.destination
 
-    def forget(self, address: Address, site: Site) -> bytes:
+    def forget(self, address: Address, site: Site) -> list[bytes]:
         """Drop what this process holds about an address of a site, the flight to it too, whose
         callers hear `timeout`. What its verdict is remembered under.
         """
@@ -380,7 +380,7 @@ class Checker:
         if flight is not None:
             flight.task.cancel()
         self._answers.forget(site.name, address.exact)
-        return self._memory.mark(site.name, address.exact)
+        return self._memory.marks(site.name, address.exact)
 
     async def newest(self, address: Address, site: Site, *, wait: float) -> Known | None:
         """What is known of an address by now, without starting anything; None if nothing new."""

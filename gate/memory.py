@@ -108,6 +108,10 @@ class Memory:
         """What a mailbox is remembered under; `exact` is `Address.exact`."""
         return self._keys.address_hash(site, exact)
 
+    def marks(self, site: str, exact: str) -> list[bytes]:
+        """The same under every master key that is believed: all there may be of a mailbox."""
+        return self._keys.hashes(site, exact)
+
     async def verdict(self, site: str, address: Address) -> Remembered | None:
         """The remembered verdict on a mailbox, unexpired; None when there is none."""
         key = self._mailbox(site, address)

@@ -270,14 +270,16 @@ class Rechecks:
         """Drop what was promised about an address. The checks it was promised for, and the keys of
         what else is kept of them; None: the store cannot be written.
         """
-        subject = self._subject(site, address)
-        gone = await self._store.erase([], subjects=[subject])
+        subjects = self._keys.hashes(site.name, address.exact)
+        gone = await self._store.erase([], subjects=subjects)
         if gone is None:
             return None
-        self._expected.discard(subject)
-        checks = [*await self._ended(subject), *(job.decode() for job in gone)]
-        records = [_record_key(keys, check) for keys in self._keys.all for check in checks]
-        return checks, [self._ended_key(subject), *records]
+        self._expected -= set(subjects)
+        checks, ended = [job.decode() for job in gone], []
+        for keys, subject in zip(self._keys.all, subjects, strict=True):
+            ended.append(_ended_key(keys, subject))
+            checks += await self._ended(ended[-1])
+        return checks, ended + [_record_key(keys, c) for keys in self._keys.all for c in checks]
 
     # -- the worker's side -------------------------------------------------------------------------
 
@@ -350,9 +352,10 @@ class Rechecks:
         else:
             subject = self._subject(site, address)
             self._expected.discard(subject)
-            ended = [*await self._ended(subject), *(due.promise.check for due in dues)]
+            key = _ended_key(self._keys, subject)
+            ended = [*await self._ended(key), *(due.promise.check for due in dues)]
             value = msgspec.msgpack.encode(ended[-ENDED_MOST:])
-            records[self._ended_key(subject)] = Kept(value, self._wall() + RECHECK_KEEPS)
+            records[key] = Kept(value, self._wall() + RECHECK_KEEPS)
         done = await self._store.settle(settled, jobs, records)
         over, later = ("found" if settles else "gave_up"), ("throttled" if throttled else "again")
         metrics.RECHECKS.labels(over if done else "lost").inc(len(dues) - len(waits))
@@ -378,12 +381,9 @@ class Rechecks:
         parsed = addresses.parse(text.decode()) if text is not None else None
         return parsed if isinstance(parsed, Address) else None
 
-    def _ended_key(self, subject: bytes) -> bytes:
-        return self._keys.address_hash("", f"ended:{subject.hex()}")
-
-    async def _ended(self, subject: bytes) -> list[str]:
+    async def _ended(self, key: bytes) -> list[str]:
         """The checks of a subject whose promise was kept; what is known outlives the job."""
-        raw = await self._store.get(self._ended_key(subject))
+        raw = await self._store.get(key)
         return [] if raw is None else msgspec.msgpack.decode(raw, type=list[str])
 
     def _record(self, promise: Promise) -> Mapping[bytes, Kept]:
@@ -393,6 +393,10 @@ class Rechecks:
 
 def _record_key(keys: Keys, check: str) -> bytes:
     return keys.address_hash("", f"check:{check}")
+
+
+def _ended_key(keys: Keys, subject: bytes) -> bytes:
+    return keys.address_hash("", f"ended:{subject.hex()}")
 
 
 def _decoded(raw: bytes) -> Promise | None:

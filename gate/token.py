@@ -152,10 +152,13 @@ class Keys:
         """These keys and, while the master key is changed, those of the one before it."""
         return (self,) if self.previous is None else (self, self.previous)
 
+    def hashes(self, site: str, exact: str) -> list[bytes]:
+        """`address_hash` under each master key: what may be kept of an address is under these."""
+        return [keys.address_hash(site, exact) for keys in self.all]
+
     def stands_for(self, found: bytes, site: str, exact: str) -> bool:
         """Whether `found` is the keyed hash of an address at a site, under either master key."""
-        hashes = [keys.address_hash(site, exact) for keys in self.all]
-        return any(hmac.compare_digest(each, found) for each in hashes)
+        return True in [hmac.compare_digest(each, found) for each in self.hashes(site, exact)]
 
 
 def mint(keys: Keys, claims: Claims) -> str:

@@ -45,13 +45,13 @@ class Subject:
     async def _forgotten(self, address: Address, site: Site) -> bool:
         """Whether nothing is left; what is no address was never kept."""
         engine = self._engine
-        mark = engine.checker.forget(address, site)
+        marks = engine.checker.forget(address, site)
         promised = await engine.rechecks.forget(address, site)
         if promised is None:
             return False
         checks, keys = promised
         ids = engine.outbox.ids_about(site, checks)
-        return await engine.store.erase([mark, *keys], ids=ids) is not None
+        return await engine.store.erase([*marks, *keys], ids=ids) is not None
 
 
 async def _body(request: StarletteRequest) -> bytes:
