@@ -8,6 +8,7 @@ from a question that nobody answered (`failed`).
 from __future__ import annotations
 
 from random import Random
+from typing import Final
 
 from msgspec import Struct
 
@@ -15,6 +16,9 @@ from gate.budget import Clock
 from gate.dns.answers import HOST_ALIASES_MOST, Answers
 from gate.dns.ask import Allowance, Failure, Lookup
 from gate.dns.wire import IPAddress, Kind, Told, encode, tell, text
+
+_REVERSE: Final = (".in-addr.arpa", ".ip6.arpa")
+"""The one public use of .arpa: who an address is. No mail goes there, so others need not ask."""
 
 
 class Records(Struct, frozen=True):
@@ -43,7 +47,7 @@ async def look_up(
     trail = [encode(name)]
     allowance = Allowance()
     target: str | None = name
-    while target is not None and answers.may_ask(target):
+    while target is not None and (answers.may_ask(target) or target.endswith(_REVERSE)):
         upstream = answers.upstream_of(target)
         outcome = await Lookup(target, rdtype, upstream, allowance, clock, random).run()
         if isinstance(outcome, Failure):

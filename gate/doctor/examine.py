@@ -99,7 +99,8 @@ async def _identity(patient: Patient, deadline: Deadline) -> list[Finding]:
     if patient.offline or not is_name(domain):
         return found
     route = await patient.engine.resolver.route(domain, deadline)
-    doubled = [f for face in patient.faces for f in _doubled(face, route.mx_names, domain)]
+    mx_names = () if route.implicit else route.mx_names
+    doubled = [f for face in patient.faces for f in _doubled(face, mx_names, domain)]
     return [*found, *doubled]
 
 

@@ -85,14 +85,15 @@ def test_the_deadline_holds(plan: Value) -> None:
 
 
 def test_names_that_are_never_public_are_not_asked_for() -> None:
-    async def body(ours: Resolver, zones: FakeZones) -> tuple[Records, int]:
+    async def body(ours: Resolver, zones: FakeZones) -> tuple[Records, str, int]:
         public = Resolver([zones.server], clock=soon().clock, random=random.Random(1))
         found = await public.records("gate.internal", A, soon())
+        pointer = await public.records("1.4.8.8.in-addr.arpa", PTR, soon())
         await public.close()
-        return found, len(zones.queries)
+        return found, pointer.names[0], len(zones.queries)
 
-    found, asked = serve(body, {})
-    assert (found.detail, asked) == ("not_public", 0)
+    found, name, asked = serve(body, PLAN)
+    assert (found.detail, name, asked) == ("not_public", "gate.good.test", 1)
 
 
 @given(st.lists(st.lists(st.binary(max_size=60), min_size=1, max_size=6), min_size=1, max_size=5))
