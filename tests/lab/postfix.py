@@ -91,6 +91,16 @@ LISTENERS: Final[dict[str, Listener]] = {
     ),
     "footer": Listener(settings=("smtpd_reject_footer=Ask the postmaster.",)),
     "rate": Listener(settings=("smtpd_client_recipient_rate_limit=1",)),
+    # Everything that cuts a client off who comes too often, errs too often or chatters.
+    "strict": Listener(
+        settings=(
+            "smtpd_client_connection_rate_limit=15",
+            "smtpd_client_connection_count_limit=2",
+            "smtpd_soft_error_limit=10",
+            "smtpd_hard_error_limit=10",
+            "smtpd_junk_command_limit=30",
+        )
+    ),
     "one-error": Listener(settings=("smtpd_hard_error_limit=1", "smtpd_soft_error_limit=1")),
     "norelay": Listener(
         "nothing", settings=("smtpd_relay_restrictions=reject_unauth_destination",)
@@ -132,6 +142,19 @@ LISTENERS: Final[dict[str, Listener]] = {
             "postscreen_greet_wait=1s",
             "postscreen_pipelining_enable=yes",
             "postscreen_bare_newline_enable=yes",
+        )
+    ),
+    # As Debian's README has it: six seconds, and every test there is.
+    "patient": Listener(
+        screen=(
+            "postscreen_greet_wait=6s",
+            "postscreen_greet_action=enforce",
+            "postscreen_pipelining_enable=yes",
+            "postscreen_pipelining_action=enforce",
+            "postscreen_non_smtp_command_enable=yes",
+            "postscreen_non_smtp_command_action=drop",
+            "postscreen_bare_newline_enable=yes",
+            "postscreen_bare_newline_action=enforce",
         )
     ),
     "screened": Listener(

@@ -73,6 +73,11 @@ def known(local: str = "alice", reply: str = OK) -> Ask:
     return Ask(local, reply, ACCEPTED)
 
 
+TENANTS: Final = 8
+"""Domains of the strict listener; all have one MX host."""
+REGULARS: Final = tuple(f"user{number}" for number in range(12))
+STRICT: Final = "@ MX 10 mx.strict-0.test.\nmx A {server}"
+
 POSTFIX: Final = (
     # -- the clients' own domain: their sender is a real mailbox --------------------------------
     Domain("lab", "mailbox", ("probe",), (known("probe"),)),
@@ -351,6 +356,9 @@ POSTFIX: Final = (
             Ask("nobody", r"450 4\.2\.0 .*Greylisted", Reason.GREYLISTED, later=REJECTED),
         ),
     ),
+    # -- for whoever comes often: one host with several tenants, see test_welcome.py ------------
+    *(Domain(f"strict-{number}", "strict", REGULARS, records=STRICT) for number in range(TENANTS)),
+    Domain("patient", "patient", REGULARS),
     # -- postscreen -----------------------------------------------------------------------------
     Domain(
         "pregreet",
@@ -656,7 +664,7 @@ class Client:
     mail_from: str
 
 
-NAMES_OF_CLIENTS: Final = ("command", "engine", "reference", "prober", "peer", "rude")
+NAMES_OF_CLIENTS: Final = ("command", "engine", "reference", "prober", "peer", "rude", "regular")
 
 CLIENTS: Final = {
     **{
