@@ -37,7 +37,7 @@ from gate.egress import (
     own_addresses,
 )
 from gate.memory import Memory
-from gate.probing import Probing
+from gate.probing import STOPS, Probing
 from gate.reason import GateError
 from gate.recheck import Rechecks
 from gate.sandbox import Sandbox
@@ -46,7 +46,7 @@ from gate.smtp.probe import Prober
 from gate.smtp.provider import PROVIDERS, Provider, overlay
 from gate.smtp.session import tls_context
 from gate.smtp.sources import Sources
-from gate.smtp.throttle import Caps, Throttle, Watch
+from gate.smtp.throttle import Caps, Stop, Throttle, Watch
 from gate.store import Store, open_store
 from gate.switch import Switch
 from gate.tally import Tally
@@ -285,13 +285,7 @@ def _prober(
         caps=_caps(settings.limits),
         practice=_in_sandbox if isinstance(world, Sandbox) else lambda domain: False,
         halted=lambda: probing.halted,
-        watch=Watch(
-            stopped=probing.stop,
-            resumed=probing.resume,
-            blocked=metrics.BLOCKS.add,
-            refused=metrics.THROTTLE_REFUSED.add,
-            waited=metrics.THROTTLE_WAIT.observe,
-        ),
+        watch=_watch(probing),
     )
     return Prober(
         dialer=dialer,
@@ -305,6 +299,26 @@ def _prober(
         providers=providers_of(settings),
         sources=sources,
         watch=metrics.SessionCounts(),
+    )
+
+
+def _watch(probing: Probing) -> Watch:
+    """Counts what the throttle does, and says aloud when it asks nobody any more."""
+
+    def stopped(why: Stop) -> None:
+        log.error("%s; `gate doctor` says what to mend", STOPS[why])
+        probing.stop(why)
+
+    def resumed(why: Stop) -> None:
+        log.warning("probing goes on")
+        probing.resume(why)
+
+    return Watch(
+        stopped=stopped,
+        resumed=resumed,
+        blocked=metrics.BLOCKS.add,
+        refused=metrics.THROTTLE_REFUSED.add,
+        waited=metrics.THROTTLE_WAIT.observe,
     )
 
 

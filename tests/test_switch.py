@@ -18,13 +18,16 @@ import pytest
 
 from gate.api import ops
 from gate.api.switch import Switching
-from gate.budget import RECHECK_WAITS
+from gate.budget import RECHECK_WAITS, Deadline
 from gate.cli import main
 from gate.engine import open_engine
+from gate.probing import STOPS
+from gate.smtp.breaker import BLOCKED_MOST
 from gate.store import open_store
 from gate.switch import KEY, Position, position
 from gate.testing import HostRules, MailHost
 from gate.testing.zones import FakeZones
+from gate.trace import Trace
 from tests.api.ground import BEARER, site
 from tests.lateworld import Late, in_world, place, settings, until
 
@@ -115,6 +118,29 @@ def test_a_store_that_cannot_be_written_does_not_hold_the_switch_up(tmp_path: Pa
             return kept, late.engine.probing.state, await late.reason(JANE)
 
     assert asyncio.run(run()) == (False, "switch", "probe_off")
+
+
+def test_a_stop_that_the_gate_lays_upon_itself_is_told_everywhere(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refuses = {"rcpt": "550 5.7.1 client host blocked using zen.spamhaus.org"}
+    domains = [f"no{number}.test" for number in range(BLOCKED_MOST + 1)]
+    servers = {domain: HostRules(answers=refuses) for domain in domains}
+
+    async def test(late: Late) -> None:
+        for domain in domains:
+            assert await late.reason(f"jane@{domain}") == "probe_blocked"
+        assert late.engine.probing.state == "blocked"
+        trace = Trace(time.monotonic)
+        deadline = Deadline.after(5.0, time.monotonic)
+        checker = late.engine.checker
+        answer = await checker.check(JANE, site=late.site, deadline=deadline, trace=trace)
+        assert answer.verdict.reason.value == "probe_off"
+        assert "not asked: probe_off: blocked" in [step.detail for step in trace.steps]
+        assert late.dialogues("mail.test") == 0
+
+    in_world(test, {**servers, **SERVERS})
+    assert STOPS["blocked"] in caplog.text
 
 
 # -- over HTTP, on the admin listener --------------------------------------------------------------

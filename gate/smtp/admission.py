@@ -24,10 +24,10 @@ __all__ = ["Admission", "Errand", "Place", "Unasked"]
 
 
 class Unasked(Exception):
-    """Nobody is asked, for `reason`."""
+    """Nobody is asked, for `reason`; `kind`: the limit or rest it is because of, if that is one."""
 
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: Reason, kind: str = "") -> None:
+        super().__init__(f"{reason}: {kind}" if kind else str(reason))
         self.reason = reason
 
 
@@ -104,7 +104,7 @@ class Admission:
 
     def _refused(self, refusal: Refusal) -> Unasked:
         self._throttle.watch.refused(refusal.kind)
-        return Unasked(refusal.reason)
+        return Unasked(refusal.reason, refusal.kind)
 
     def _wake(self, numbers: Iterable[int]) -> None:
         for number in numbers:

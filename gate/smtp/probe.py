@@ -138,7 +138,7 @@ class Prober:
                 finding = await self._walk(targets, hosts, question, place, deadline, trace)
                 place.learn(finding)
         except Unasked as unasked:
-            trace.step("probe", f"not asked: {unasked.reason}")
+            trace.step("probe", f"not asked: {unasked}")
             return Finding(failure=unasked.reason, destination=destination)
         self._learn_of(question.source, finding)
         return finding
