@@ -6,7 +6,6 @@ import base64
 import hmac
 import json
 from dataclasses import dataclass
-from itertools import product
 
 import msgspec
 import pytest
@@ -48,17 +47,6 @@ def test_a_token_shows_no_address() -> None:
         base64.urlsafe_b64decode(part + "==").decode("latin-1") for part in token.split(".")[1:]
     )
     assert "jane" not in shown and "@" not in token
-
-
-def test_every_flipped_bit_is_refused() -> None:
-    """G1, over tokens of different lengths."""
-    for number in range(100):
-        claims = msgspec.structs.replace(CLAIMS, cdata="x" * (number % 7), check=f"chk_{number}")
-        octets = bytearray(mint(KEYS, claims).encode())
-        for place, bit in product(range(len(octets)), range(8)):
-            octets[place] ^= 1 << bit
-            assert open_token(KEYS, octets.decode("latin-1"), NOW) is TokenFault.INVALID
-            octets[place] ^= 1 << bit
 
 
 def test_every_truncation_is_refused() -> None:
