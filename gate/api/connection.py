@@ -2,8 +2,9 @@
 
 What it knows: a stranger may be slow, silent, endless or out of step. What it promises: a head
 arrives within `HTTP_HEADERS`, a body within `HTTP_BODY`, an answer is taken within `HTTP_WRITE`, a
-quiet connection goes after `HTTP_IDLE`; a head is at most 16 KiB and a URL 2 KiB; a message whose
-length could be read in two ways is refused. There are no timers: one look over all connections,
+quiet connection goes after `HTTP_IDLE`; a head is at most 16 KiB and a URL 2 KiB, and so is what
+frames a body: chunk heads and trailers, which are never taken for headers (RFC 9110 6.5.1); a
+message whose length could be read in two ways is refused. There are no timers: one look over all connections,
 twice a second, finds whoever is late.
 
 A hot route is not handed to the application when its head arrives but when it is whole: what can
@@ -49,6 +50,8 @@ DRAINED_MOST: Final = 256 * 1024
 """Octets of a body that are taken and thrown away behind its answer, so that the answer arrives."""
 PIPELINED_MOST: Final = 32
 """Requests sent ahead of their answers: a chunk of thousands would hold up the event loop."""
+CHUNKS_MOST: Final = 512
+"""Chunks of one body: tens of thousands of one octet each would hold up the event loop."""
 HOT: Final = frozenset({b"/v1/check", b"/v1/prefetch", b"/v1/siteverify"})
 
 
@@ -151,6 +154,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._body_bytes = 0
         self._chunk = 0
+        self._chunks = self._framing = self._bodies = 0
         self._refusal = ""
         self._deaf = False
         self._encoded = False
@@ -199,7 +203,7 @@ class Connection(HttpToolsProtocol):
         self._chunk = len(data)
         self._begun_here = 0
         self._between = data if self._phase in _BETWEEN else b""
-        inside = self._phase is Phase.BODY
+        inside, bodies = self._phase is Phase.BODY, self._bodies
         if not inside:
             self._head_parts.append(data)
         super().data_received(data)
@@ -207,6 +211,8 @@ class Connection(HttpToolsProtocol):
             self._go_on_without_upgrade()
         if self._phase is not Phase.HEAD:
             self._head_parts.clear()
+            if inside and not self._begun_here:
+                self._look_at_framing(len(data) - (self._bodies - bodies))
             return
         if self._begun_here + inside < 2:
             # A head that began behind another message is counted from the next chunk on.
@@ -215,17 +221,34 @@ class Connection(HttpToolsProtocol):
             self._refusal = "headers_too_large"
             self.send_400_response("")
 
+    def _look_at_framing(self, octets: int) -> None:
+        """Count what came behind the head and is no body; refuse what has no end."""
+        self._framing += octets
+        if self._framing > HEAD_MOST and self._phase is Phase.BODY and not self._deaf:
+            self._refusal = "body_too_large"
+            self.send_400_response("")
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._phase, self._since = Phase.HEAD, self.loop.time()
-        self._head_bytes = 0
+        self._head_bytes = self._chunks = self._framing = 0
         self._begun_here += 1
         self._body_bytes = 0
         self._encoded = False
         if self._begun_here > PIPELINED_MOST or len(self.pipeline) >= PIPELINED_MOST:
             self._refuse("invalid_request")
 
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
+        if self._chunks > CHUNKS_MOST:
+            self._refuse("body_too_large")
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase is Phase.BODY:
+            self._framing += len(name) + len(value) + 4
+            if self._framing > HEAD_MOST:
+                self._refuse("headers_too_large")
+            return
         name = name.lower()
         if name == b"transfer-encoding":
             self._encoded = True
@@ -253,6 +276,7 @@ class Connection(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._bodies += len(body)
         if self._held is None:
             super().on_body(body)
             self._body_bytes += len(body)

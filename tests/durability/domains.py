@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from gate.testing import Seam
 from gate.testing.zones import Value
@@ -40,7 +40,7 @@ def plan(count: int) -> dict[str, Value]:
     return zones
 
 
-def lead(seam: Seam, count: int, listener: tuple[str, int]) -> None:
-    """All their mail hosts are this one."""
-    for number in range(count):
+def lead(seam: Seam, numbers: Iterable[int], listener: tuple[str, int]) -> None:
+    """The mail hosts of these domains are all this one."""
+    for number in numbers:
         seam.add(ip_of(number), listener)

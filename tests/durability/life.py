@@ -67,7 +67,7 @@ def faster(base: float) -> float:
 
 async def _live(plan: Plan) -> None:
     seam = Seam()
-    lead(seam, plan.domains, plan.mail)
+    lead(seam, range(plan.domains), plan.mail)
     seam.add(HOOK_IP, plan.hook, 80)
     world = Elsewhere(seam, {"test": [plan.dns]})
     endpoint = {"url": "http://hook.test/late", "secrets": [SECRET], "allow_http": True}

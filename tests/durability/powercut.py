@@ -157,7 +157,7 @@ async def suffer(
     hook = Receiver(take, tls=False)
     with directories() as (home, ruin):
         async with host, zones, hook:
-            lead(seam, checks, host.address)
+            lead(seam, range(checks), host.address)
             seam.add("8.8.8.8", hook.address, 80)
             place = Place(zones, seam, clock, {"": host}, hook, {"test": [zones.server]})
             ground = Ground(place, hook)
