@@ -29,10 +29,15 @@ ZONE = "example.com"
 _LAB_ZONE = re.compile(r"\btest\b(?!\.zone)")
 
 
+NO_FLOW_CONTROL = "in_flow_delay = 0\n"
+"""Postfix makes a client wait a second for each transaction once a hundred have led to no mail."""
+
+
 class Renamed(Ground):
     """A ground whose every file and folder is of ZONE instead of the lab's own."""
 
     def write(self, path: str, text: str, owner: str = "root") -> Path:
+        text += NO_FLOW_CONTROL if path.endswith("/main.cf") else ""
         return super().write(_LAB_ZONE.sub(ZONE, path), _LAB_ZONE.sub(ZONE, text), owner)
 
     def folder(
