@@ -142,7 +142,7 @@ async def run(
             listeners = [(Listener(app, house, watches_loop=True), public)]
             if admin is not None:
                 back = House(most=ADMIN_CONNECTIONS, exempt=lambda _: True)
-                switching = Switching(engine.probing, engine.switch)
+                switching = Switching(engine.probing, engine.switch, settings.store.url)
                 inner = ops.admin([*Letters(engine.outbox).routes, *switching.routes])
                 listeners.append((Listener(inner, back, watches_loop=False), admin))
             _banner(engine, public, admin)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -22,6 +23,12 @@ from gate.trace import redact
 log = logging.getLogger("gate.probing")
 
 KEY: Final = b"probing switch"
+
+
+def place_of(url: str) -> str:
+    """The URL of a store, the same wherever it is read."""
+    kind, _, name = url.partition(":")
+    return f"{kind}:{Path(name).absolute() if name else ''}"
 
 
 class Position(Struct, frozen=True):

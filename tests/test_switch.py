@@ -161,7 +161,7 @@ def test_what_nobody_may_turn_it_with(name: str) -> None:
     method, headers, body, status = REFUSED[name]
 
     async def test(late: Late) -> None:
-        app = ops.admin(Switching(late.engine.probing, late.engine.switch).routes)
+        app = ops.admin(Switching(late.engine.probing, late.engine.switch, "memory:").routes)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081") as http:
             sent = {"content-type": "application/json", **headers}
@@ -313,6 +313,21 @@ def test_the_setting_wins_over_the_switch(
     config = written(tmp_path, probe={"enabled": False})
     assert main(["probing", "on", "--config", config]) == 0
     assert capsys.readouterr().out.startswith("probing is off: probe.enabled is false\n")
+
+
+def test_a_gate_with_another_store_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    ours, other = Path(written(tmp_path)), tmp_path / "other" / "gate.toml"
+    other.write_text(ours.read_text().replace(str(tmp_path), str(other.parent)))
+
+    async def run() -> tuple[str, str | None]:
+        plan = {"mail.test": "MX 10 mx.mail.test"}
+        async with FakeZones(plan) as zones, process(str(ours), zones, {}) as gate:
+            assert (await turn("off", "--config", str(other)))[0] == 0
+            return await gate.ready()
+
+    assert asyncio.run(run()) == ("on", None)
+    assert main(["probing", "status", "--config", str(other)]) == 1
 
 
 def test_nobody_to_ask_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

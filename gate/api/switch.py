@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from gate.api.loopback import read_json, refuse_pages
 from gate.probing import Probing
-from gate.switch import Position, Switch
+from gate.switch import Position, Switch, place_of
 
 
 class Turn(Struct, forbid_unknown_fields=True):
@@ -21,19 +21,22 @@ class Turn(Struct, forbid_unknown_fields=True):
 
 
 class Report(Struct):
-    """`state` is one of `probing.STATES`; `kept`: the switch's position outlives a restart (None:
-    it was not turned just now).
+    """`state` is one of `probing.STATES`; `store`: where the position is kept; `kept`: it is on
+    disk (None: it was not turned just now).
     """
 
     state: str
     switch: Position
+    store: str
     kept: bool | None = None
 
 
 class Switching:
     """GET and POST /probing."""
 
-    def __init__(self, probing: Probing, switch: Switch) -> None:
+    def __init__(self, probing: Probing, switch: Switch, store: str) -> None:
+        """`store`: its URL."""
+        self._store = place_of(store)
         self._probing = probing
         self._switch = switch
         self.routes = [
@@ -52,5 +55,5 @@ class Switching:
         return self._report(await self._switch.turn(wanted.on, wanted.why))
 
     def _report(self, kept: bool | None) -> Response:
-        report = Report(self._probing.state, self._switch.position, kept)
+        report = Report(self._probing.state, self._switch.position, self._store, kept)
         return Response(msgspec.json.encode(report), media_type="application/json")

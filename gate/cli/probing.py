@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from gate.cli.running import Ask, with_store_or_gate
+from gate.cli.running import Ask, NoGate, asking, with_file
 from gate.probing import ON, SETTINGS, STATES, SWITCH
 from gate.settings import Settings, load
 from gate.store import Store
-from gate.switch import Position, keep, position, turned
+from gate.switch import Position, keep, place_of, position, turned
 
 
 class Report(msgspec.Struct):
@@ -23,6 +23,7 @@ class Report(msgspec.Struct):
 
     state: str
     switch: Position
+    store: str = ""
     kept: bool | None = None
 
 
@@ -57,13 +58,19 @@ async def _report(settings: Settings, action: str, why: str) -> Report:
             at = turned(action == "on", why, time.time)
             kept = await keep(store, at, time.time)
         state = ON if at.on else SWITCH
-        return Report(state if settings.probe.enabled else SETTINGS, at, kept)
+        return Report(state if settings.probe.enabled else SETTINGS, at, kept=kept)
 
     async def with_gate(ask: Ask) -> Report:
-        if action == "status":
-            answer = await ask("GET", "/probing")
-        else:
+        report = msgspec.json.decode(await ask("GET", "/probing"), type=Report)
+        if report.store != place_of(settings.store.url):
+            raise NoGate("the gate on server.admin_port has another store")
+        if action != "status":
             answer = await ask("POST", "/probing", {"on": action == "on", "why": why})
-        return msgspec.json.decode(answer, type=Report)
+            report = msgspec.json.decode(answer, type=Report)
+        return report
 
-    return await with_store_or_gate(settings, with_store, with_gate)
+    # The gate first: the file of one that runs is waited for.
+    try:
+        return await with_gate(asking(settings))
+    except NoGate:
+        return await with_file(settings, with_store)

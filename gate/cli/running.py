@@ -1,7 +1,6 @@
-"""Asking the gate that runs on this machine, through its admin listener.
+"""Asking the gate that runs on this machine, through its admin listener, or its store's file.
 
-The store's file belongs to one process at a time. If a command cannot open it, the gate that has it
-is asked; if there is none, the file's own trouble is what is reported.
+The file belongs to one process at a time: where a gate holds it, the gate is asked.
 """
 
 from __future__ import annotations
@@ -18,7 +17,12 @@ from gate.settings import Settings
 from gate.store import Store, open_store
 
 Ask = Callable[..., Awaitable[bytes]]
+"""Called with method, path and body (to be JSON); the gate's answer. Raises `NoGate`."""
 T = TypeVar("T")
+
+
+class NoGate(GateError):
+    """No gate answers, or another one than was meant."""
 
 
 async def with_store_or_gate(
@@ -28,36 +32,43 @@ async def with_store_or_gate(
 ) -> T:
     """What `with_store` makes of the open store; where it is not to be had, `with_gate`.
 
-    The latter is handed a function of method, path and body (to be JSON) that gives the gate's
-    answer. Raises `GateError`.
+    Raises `GateError`: the file's own trouble, if there is no gate either.
     """
-    # A store in memory is in nobody else's reach: whoever has it is asked.
-    url = "" if settings.store.url == "memory:" else settings.store.url
     try:
-        store = await open_store(url, wall=time.time, capacity=1)
-    except GateError as error:
-        trouble = error
+        return await with_file(settings, with_store)
+    except GateError as trouble:
+        try:
+            return await with_gate(asking(settings))
+        except NoGate:
+            raise trouble from None
 
-        async def ask(method: str, path: str, body: object = None) -> bytes:
-            return await _ask(settings, method, path, body, trouble)
 
-        return await with_gate(ask)
+async def with_file(settings: Settings, with_store: Callable[[Store], Awaitable[T]]) -> T:
+    """What `with_store` makes of the open store. Raises `GateError` if it cannot be opened."""
+    if settings.store.url == "memory:":
+        raise GateError(
+            "no gate answers on server.admin_port, and a store in memory is in nobody else's reach"
+        )
+    store = await open_store(settings.store.url, wall=time.time, capacity=1)
     try:
         return await with_store(store)
     finally:
         await store.close()
 
 
-async def _ask(
-    settings: Settings, method: str, path: str, body: object, trouble: GateError
-) -> bytes:
-    port = settings.server.admin_port
-    if not port:
-        raise trouble
-    try:
-        async with httpx.AsyncClient(timeout=CLI_ADMIN, trust_env=False) as client:
-            answer = await client.request(method, f"http://127.0.0.1:{port}{path}", json=body)
-            answer.raise_for_status()
-    except httpx.HTTPError:
-        raise trouble from None
-    return answer.content
+def asking(settings: Settings) -> Ask:
+    """What asks the gate of these settings."""
+
+    async def ask(method: str, path: str, body: object = None) -> bytes:
+        port = settings.server.admin_port
+        if not port:
+            raise NoGate("server.admin_port is 0: a running gate cannot be asked")
+        try:
+            async with httpx.AsyncClient(timeout=CLI_ADMIN, trust_env=False) as client:
+                answer = await client.request(method, f"http://127.0.0.1:{port}{path}", json=body)
+                answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise NoGate(f"no gate answers on 127.0.0.1:{port}: {error}") from None
+        return answer.content
+
+    return ask
