@@ -1,0 +1,84 @@
+"""A simulated day before strict postmasters (benchmarks/day.py): nothing may be held against us."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks.day import Day
+from benchmarks.manners import rates, share
+from gate.budget import Clock
+from gate.smtp.caps import PLACES_ONLY
+from gate.smtp.throttle import Pass, Throttle
+
+SIGNUPS = 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+def test_a_day_of_a_hundred_thousand_signups_gives_no_postmaster_cause_to_complain() -> None:
+    began = time.process_time()
+    day = Day(SIGNUPS)
+    score = day.run()
+    assert not score.violations
+    assert len(day.told) == SIGNUPS, "everybody was told something"
+    assert score.dialogues > SIGNUPS * 0.9 and day.settled_later > 1000
+    full = {"a minute, destination": 30, "a minute, network": 30, "at once, destination": 2}
+    assert full.items() <= score.most.items(), "limits were met, not only kept"
+    assert time.process_time() - began < 20
+
+
+class Unlearning(Throttle):
+    """One that takes nothing to heart, and asks everybody's random recipient."""
+
+    def learn(self, held: Pass, **told: object) -> None:
+        """Forget it."""
+
+
+@pytest.mark.parametrize(
+    ("name", "throttle", "caught"),
+    [
+        (
+            "a gate without limits",
+            lambda clock: Throttle(clock=clock, caps=PLACES_ONLY),
+            {
+                "too many recipients a minute: destination",
+                "too many recipients a minute: network",
+                "too many recipients a minute: domain",
+                "too many at once: domain",
+                "searched a domain for users",
+            },
+        ),
+        (
+            "a gate without breakers",
+            lambda clock: Unlearning(clock=clock),
+            {
+                "came back while it was to rest after 421",
+                "came back while it was blocked",
+                "searched a domain for users",
+                "dialled a dead host again and again",
+            },
+        ),
+    ],
+)
+def test_the_score_card_finds_what_is_done_wrong(
+    name: str, throttle: Callable[[Clock], Throttle], caught: set[str]
+) -> None:
+    assert caught <= Day(20_000, throttle=throttle).run().violations.keys(), name
+
+
+def test_most_people_are_answered_at_once_in_spite_of_all_manners() -> None:
+    day = Day(10_000)
+    day.run()
+    parts = share(day)
+    assert parts["settled in time"] > 0.8
+    assert parts["throttled in time"] < 0.02
+
+
+def test_a_destination_serves_what_its_limits_allow_and_no_more() -> None:
+    served = rates()
+    assert served["one domain"] == pytest.approx(10, abs=0.5)
+    assert served["one destination, many domains"] == pytest.approx(30, abs=1)
+    assert served["Google, many tenants"] == pytest.approx(60, abs=2)
