@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 PROMISE_S = 2.0
 IMPORT_PROMISE_S = 0.5
@@ -58,9 +59,9 @@ def first_answer(program: str, port: int, headers: dict[str, str]) -> float:
     try:
         while True:
             try:
-                talk = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-                talk.request("POST", "/v1/check", b'{"email":"jane@inbox.test"}', headers)
-                status = talk.getresponse().status
+                with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as talk:
+                    talk.request("POST", "/v1/check", b'{"email":"jane@inbox.test"}', headers)
+                    status = talk.getresponse().status
             except ConnectionRefusedError:
                 if process.poll() is not None:
                     raise SystemExit(f"it ended with status {process.returncode}") from None
