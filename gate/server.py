@@ -106,11 +106,14 @@ class Listener(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Raises `GateError` when it cannot start."""
+def serve(settings: Settings, read: Callable[[], Settings] | None = None) -> None:
+    """Run until SIGTERM or SIGINT. Raises `GateError` when it cannot start.
+
+    `read` reads the settings anew: at SIGHUP, to say whether they are good.
+    """
     to_stderr()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings, doctor=True))
+        runner.run(run(settings, doctor=True, read=read))
 
 
 async def run(
@@ -120,12 +123,13 @@ async def run(
     opener: Opener = open_engine,
     write: Write = write_stderr,
     doctor: bool = False,
+    read: Callable[[], Settings] | None = None,
 ) -> None:
     """The whole life of the server. `started` is called once it answers.
 
     Tests and benchmarks use `started`, an `opener` that brings a mail world of their own, and
-    `write`, which receives the decision lines. `doctor`: see `create_app`. Raises `GateError` when
-    it cannot start.
+    `write`, which receives the decision lines. `doctor`: see `create_app`; `read`: see `serve`.
+    Raises `GateError` when it cannot start.
     """
     refuse_open_development(settings)
     most = connections_most(settings)
@@ -146,7 +150,7 @@ async def run(
                 inner = ops.admin([*Letters(engine.outbox).routes, *switching.routes])
                 listeners.append((Listener(inner, back, watches_loop=False), admin))
             _banner(engine, public, admin)
-            with _signals([listener for listener, _ in listeners]) as stop:
+            with _signals([listener for listener, _ in listeners], read) as stop:
                 bound = Bound(_port(public), _port(admin) if admin else None, stop)
                 await _together(listeners, lambda: started(bound) if started else None)
     log.info("stopped")
@@ -169,10 +173,13 @@ async def _together(
 
 
 @contextlib.contextmanager
-def _signals(listeners: Sequence[Listener]) -> Iterator[Callable[[], None]]:
+def _signals(
+    listeners: Sequence[Listener], read: Callable[[], Settings] | None
+) -> Iterator[Callable[[], None]]:
     """While held, SIGTERM and SIGINT stop the listeners; a second one does not wait for clients.
+    SIGHUP, which would end a process that does not expect it, has the settings looked at.
 
-    Yields the same as a function, for any thread.
+    Yields the stopping as a function, for any thread.
     """
     loop = asyncio.get_running_loop()
 
@@ -185,13 +192,25 @@ def _signals(listeners: Sequence[Listener]) -> Iterator[Callable[[], None]]:
         loop.call_soon_threadsafe(stop)
 
     taken = threading.current_thread() is threading.main_thread()
-    for number in (signal.SIGTERM, signal.SIGINT) if taken else ():
-        loop.add_signal_handler(number, stop)
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: lambda: _look_at(read)}
+    for number, handler in handlers.items() if taken else ():
+        loop.add_signal_handler(number, handler)
     try:
         yield stop_soon
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT) if taken else ():
+        for number in handlers if taken else ():
             loop.remove_signal_handler(number)
+
+
+def _look_at(read: Callable[[], Settings] | None) -> None:
+    """Read the settings and say what would become of a restart. Those in use stay as they are."""
+    try:
+        if read is not None:
+            read()
+    except GateError as error:
+        log.error("SIGHUP: the settings are not good, a restart would fail: %s", error)
+    else:
+        log.warning("SIGHUP: the settings are good; they are read at start: restart to use them")
 
 
 def bind(host: str, port: int, key: str) -> socket.socket:

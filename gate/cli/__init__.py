@@ -81,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     rows = command("providers", _providers, "list what is known of providers, and what it is worth")
     _add_config(rows)
     rows.add_argument("--json", action="store_true", help="one JSON object a line")
-    command("settings", _settings, "list every setting, its default and its meaning")
+    table = command("settings", _settings, "list every setting, its default and its meaning")
+    _add_config(table)
+    table.add_argument(
+        "--check", action="store_true", help="say whether those in use are good, and list nothing"
+    )
     return parser
 
 
@@ -186,8 +190,13 @@ def _providers(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> int:
     from gate.cli.printing import settings_table
+    from gate.settings import load
 
-    sys.stdout.write(settings_table())
+    if options.check:
+        load(options.config, os.environ)
+        sys.stdout.write("the settings are good\n")
+    else:
+        sys.stdout.write(settings_table())
     return 0
 
 

@@ -21,7 +21,7 @@ DEMO_HOST = "127.0.0.1"
 
 def serve(config: str | None) -> int:
     """Serve what the settings say until SIGTERM or SIGINT."""
-    server.serve(load(config, os.environ))
+    server.serve(load(config, os.environ), lambda: load(config, os.environ))
     return 0
 
 
