@@ -35,6 +35,8 @@ from gate.engine import Engine
 from gate.reason import GateError
 from gate.settings import server_of
 
+FACES_SHARE: Final = 0.3
+"""The share of the time in which it has to be known what we look like from outside."""
 INNER_SHARE: Final = 0.9
 """The share of its time that a check gives whom it asks, so that it can say who was silent."""
 
@@ -61,7 +63,7 @@ class Patient:
 @dataclass(frozen=True, slots=True)
 class Check:
     """One check. `group`: the heading it stands under. `outside`: it asks others; `named`: about
-    the name we give them.
+    the name we give them; `faces`: it needs to know what we look like.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Check:
     run: Callable[[Patient, Deadline], Awaitable[list[Finding]]]
     outside: bool = False
     named: bool = False
+    faces: bool = False
 
 
 async def _resolver(patient: Patient, deadline: Deadline) -> list[Finding]:
@@ -147,12 +150,12 @@ async def _settings(patient: Patient, deadline: Deadline) -> list[Finding]:
 
 CHECKS: Final = (
     Check(resolving.NAME, NETWORK, resolving.WHY, _resolver, outside=True),
-    Check(port25.NAME, NETWORK, port25.WHY, _port_25, outside=True),
-    Check(sanity.IDENTITY, WHO, sanity.IDENTITY_WHY, _identity),
-    Check(names.NAME, WHO, names.WHY, _names, outside=True, named=True),
+    Check(port25.NAME, NETWORK, port25.WHY, _port_25, outside=True, faces=True),
+    Check(sanity.IDENTITY, WHO, sanity.IDENTITY_WHY, _identity, faces=True),
+    Check(names.NAME, WHO, names.WHY, _names, outside=True, named=True, faces=True),
     Check(sender.NAME, WHO, sender.WHY, _sender, outside=True, named=True),
-    Check(permitted.NAME, WHO, permitted.WHY, _spf, outside=True, named=True),
-    Check(blocklists.NAME, WHO, blocklists.WHY, _block_lists, outside=True, named=True),
+    Check(permitted.NAME, WHO, permitted.WHY, _spf, outside=True, named=True, faces=True),
+    Check(blocklists.NAME, WHO, blocklists.WHY, _block_lists, outside=True, named=True, faces=True),
     Check(clocks.NAME, MACHINE, clocks.WHY, _clock),
     Check(files.NAME, MACHINE, files.WHY, _files),
     Check(storage.NAME, MACHINE, storage.WHY, _store),
@@ -178,9 +181,16 @@ def why_offline(engine: Engine) -> str:
 async def examine(patient: Patient, deadline: Deadline, only: Collection[str] = ()) -> Report:
     """Run the checks (`only`: those of these names) and report in their order."""
     wanted = [check for check in CHECKS if not only or check.name in only]
-    if not patient.offline and any(c.outside or c.name == sanity.IDENTITY for c in wanted):
-        patient = replace(patient, faces=await _faces(patient, deadline))
-    done = await asyncio.gather(*(_one(check, patient, deadline) for check in wanted))
+    looking: asyncio.Task[tuple[Face, ...]] | None = None
+    if not patient.offline and any(check.faces for check in wanted):
+        share = deadline.cap(deadline.left() * FACES_SHARE)
+        looking = asyncio.create_task(_faces(patient, share))
+    try:
+        done = await asyncio.gather(*(_one(check, patient, looking, deadline) for check in wanted))
+    finally:
+        if looking is not None:
+            looking.cancel()
+            await asyncio.wait({looking})
     return Report(tuple(finding for findings in done for finding in findings))
 
 
@@ -200,7 +210,12 @@ async def _faces(patient: Patient, deadline: Deadline) -> tuple[Face, ...]:
     return tuple(await asyncio.gather(*looks))
 
 
-async def _one(check: Check, patient: Patient, deadline: Deadline) -> list[Finding]:
+async def _one(
+    check: Check,
+    patient: Patient,
+    looking: asyncio.Task[tuple[Face, ...]] | None,
+    deadline: Deadline,
+) -> list[Finding]:
     topic = Topic(check.name, check.why)
     if check.outside and patient.offline:
         return [topic.skipped(patient.offline)]
@@ -208,6 +223,8 @@ async def _one(check: Check, patient: Patient, deadline: Deadline) -> list[Findi
         return [topic.skipped("the gate has no name yet (see identity)")]
     try:
         async with asyncio.timeout(deadline.left()):
+            if check.faces and looking is not None:
+                patient = replace(patient, faces=await asyncio.shield(looking))
             return await check.run(patient, deadline.cap(deadline.left() * INNER_SHARE))
     except TimeoutError:
         return [topic.skipped("not done in time", "give it more with --timeout")]
