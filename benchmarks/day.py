@@ -286,20 +286,20 @@ class Day:
                     break
             else:
                 domain, host = own[min(int(OWN * chance() ** 3), OWN - 1)]
-            self._signup(at, host, domain, f"u{number}", exists=chance() > MISTYPED)
+            self.signup(at, host, domain, f"u{number}", exists=chance() > MISTYPED)
         for number in range(2, len(BIGGEST), 2):
             for again in range(signups // 200):
                 at = NOON + MINUTE * chance()
-                self._signup(at, own[number][1], own[number][0], f"b{again}", wanted=False)
+                self.signup(at, own[number][1], own[number][0], f"b{again}", wanted=False)
         victim, neighbours = own[0], [(f"x{n}.example", own[1][1]) for n in range(3_000)]
         for number in range(signups // 20):
             at = NOON + MINUTE * chance()
-            self._signup(at, victim[1], victim[0], f"a{number}", exists=False, wanted=False)
+            self.signup(at, victim[1], victim[0], f"a{number}", exists=False, wanted=False)
         for domain, host in neighbours[: signups // 33]:
             at = NOON + MINUTE * chance()
-            self._signup(at, host, domain, "jane", wanted=False)
+            self.signup(at, host, domain, "jane", wanted=False)
 
-    def _signup(
+    def signup(
         self,
         at: float,
         host: Host,
@@ -309,6 +309,7 @@ class Day:
         exists: bool = True,
         wanted: bool = True,
     ) -> None:
+        """Somebody types an address of `domain`, whose mail `host` takes, at that second."""
         signup = Signup(host, domain, f"{local}@{domain}", exists, at, wanted)
         self._later(at, self._arrive, signup)
 

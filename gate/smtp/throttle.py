@@ -14,6 +14,9 @@ What it promises, whatever strangers type, resolve to or answer:
 
 It decides and does not wait: `ask` gives a ticket that is granted or queued, or says why not;
 `learn`, before `leave`, what came of it. The waiting itself is admission's.
+
+Bugs: what was counted and learnt is forgotten at a restart, and of several processes each counts
+for itself.
 """
 
 from __future__ import annotations

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from ipaddress import IPv4Address
+from itertools import pairwise
 
 import pytest
 
-from benchmarks.day import Day
+from benchmarks.day import Day, Host
 from benchmarks.manners import rates, share
-from gate.budget import Clock
+from gate.budget import RECHECK_SPACING, Clock
 from gate.smtp.caps import PLACES_ONLY
 from gate.smtp.throttle import Pass, Throttle
 
@@ -67,6 +69,22 @@ def test_the_score_card_finds_what_is_done_wrong(
     name: str, throttle: Callable[[Clock], Throttle], caught: set[str]
 ) -> None:
     assert caught <= Day(20_000, throttle=throttle).run().violations.keys(), name
+
+
+def test_d5_a_thousand_who_were_greylisted_come_back_one_by_one() -> None:
+    """At one MX, of two hundred domains: nobody early, no two within two seconds."""
+    day = Day(0)
+    host = Host("mx.grey.example", (IPv4Address("50.0.0.1"),), "greylist", 0.05, 0.01)
+    for number in range(1000):
+        day.signup(6.0 * number, host, f"d{number % 200}.example", f"u{number}")
+    score = day.run()
+    assert not score.violations
+    assert score.most["a minute, destination"] == 30
+    again = sorted(last for first, last, _ in host.seen.values() if last > first)
+    assert len(again) > 900
+    # A host further away hears of one a little later than it was sent; no two here are.
+    assert min(after - before for before, after in pairwise(again)) > RECHECK_SPACING - 0.01
+    assert day.settled_later > 900
 
 
 def test_most_people_are_answered_at_once_in_spite_of_all_manners() -> None:
