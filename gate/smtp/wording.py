@@ -11,7 +11,7 @@ What a quotation *is* may still say something: a name under spamhaus.org also le
 Gmail's help links leave the word behind `p=` as `p_nosuchuser`, which is steadier than its prose.
 These signals are data (`[[signal]]` in rules.toml).
 
-What it promises: a pure function of its arguments that never raises; the result has no upper case,
+What it promises: pure functions of their arguments that never raise; the result has no upper case,
 no accents, no control characters, no reply codes of its own, and at most LONGEST characters.
 
 Bugs: a name of two labels whose last is also a word ("reached.it") is left alone, because a full
@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 LONGEST: Final = 2000
@@ -59,6 +60,18 @@ class Wording:
     """The code that a line of the reply begins with, if its class is that of the reply code."""
     trailing: str = ""
     """A code in qmail's manner, "(#5.1.1)", of the same class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A reply's text without our own address and names, those names that stand in it all the same,
+    and the enhanced codes as in `Wording`.
+    """
+
+    text: str
+    own: frozenset[str]
+    enhanced: str
+    trailing: str
 
 
 _PLAIN: Final = str.maketrans(
@@ -110,21 +123,54 @@ _SUBJECT_BEFORE: Final = re.compile(
 )
 
 
-def read(code: int, lines: Sequence[str], echo: Echo, signals: Sequence[Signal]) -> Wording:
-    """The wording of a reply with `code` and `lines`, as a phrase may be looked for in it."""
+def unechoed(code: int, lines: Sequence[str], echo: Echo) -> Heard:
+    """A reply with `code` and `lines`, without our own words: the half of the reading that depends
+    on who was asked about. Servers say the same of everybody, so the other may be remembered.
+    """
     text = fold(" ".join(lines))
     if len(text) > LONGEST:
         text = f"{text[:_HEAD]} {text[_HEAD - LONGEST :]}"
     enhanced = _enhanced(code, lines, text)
     trailing = _of_class(_TRAILING.search(text), code) if "#" in text else ""
-    text = _CODE_FIRST.sub("", text)
+    if "2" <= text[:1] <= "5":
+        text = _CODE_FIRST.sub("", text)
     text = _OWN_CODES.sub("", text).replace("...", " ... ")
-    text = _undo(text, echo, signals)
-    return Wording(_BLANKS.sub(" ", text).strip(), enhanced, trailing)
+    if "resolver." in text or "storedrv." in text:
+        text = _EXCHANGE.sub(r"\1 ", text)
+    text = _own_words(text, echo)
+    domains = (_domain(echo.recipient), _domain(echo.sender), echo.helo)
+    own = frozenset(name for name in map(_folded, domains) if name and name in text)
+    return Heard(text, own, enhanced, trailing)
+
+
+def unquoted(text: str, own: Collection[str], signals: Sequence[Signal]) -> str:
+    """The other half: the text as a phrase may be looked for in it, with every quotation replaced,
+    and what the signals make of names and links appended. `own`: as in `Heard`.
+    """
+    said: list[str] = []
+
+    def replace(found: re.Match[str]) -> str:
+        kind = found.lastgroup or ""
+        if kind == "url" or kind == "host":
+            parts = _LINK.match(found[0])
+            host = parts[1].rstrip(".") if parts else ""
+            if host not in own:
+                path = parts[2] if parts else ""
+                said.extend(word for s in signals if (word := _signal(s, host, path)))
+        return f" {_WORD_OF[kind]} "
+
+    text = _JOINED.sub(" ", _QUOTED.sub(replace, text))
+    if "said" in text:
+        text = _SAID.sub("", text)
+    if said:
+        text = " ".join((text, *dict.fromkeys(said)))
+    return _BLANKS.sub(" ", text).strip()
 
 
 def fold(text: str) -> str:
     """Lower case without accents, typographic marks or control characters."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.lower().split())
     if not text.isascii():
         text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text.translate(_PLAIN)))
         text = unicodedata.normalize("NFC", text)  # kana and hangul, which are no accents
@@ -146,28 +192,6 @@ def _of_class(found: re.Match[str] | None, code: int) -> str:
     return f"{found[1]}.{int(found[2])}.{int(found[3])}"
 
 
-def _undo(text: str, echo: Echo, signals: Sequence[Signal]) -> str:
-    """Replace every quotation; what the signals make of names and links is appended."""
-    said: list[str] = []
-    own = {fold(domain) for domain in (_domain(echo.recipient), _domain(echo.sender), echo.helo)}
-    own.discard("")
-
-    def replace(found: re.Match[str]) -> str:
-        kind = found.lastgroup or ""
-        if kind == "url" or kind == "host":
-            parts = _LINK.match(found[0])
-            host = parts[1].rstrip(".") if parts else ""
-            if host not in own:
-                path = parts[2] if parts else ""
-                said.extend(word for s in signals if (word := _signal(s, host, path)))
-        return f" {_WORD_OF[kind]} "
-
-    text = _own_words(_EXCHANGE.sub(r"\1 ", text), echo)
-    text = _JOINED.sub(" ", _QUOTED.sub(replace, text))
-    text = _SAID.sub("", text)
-    return " ".join((text, *dict.fromkeys(said))) if said else text
-
-
 _WORD_OF: Final = {"url": "url_", "angle": "addr_", "addr": "addr_", "ip": "ip_", "host": "host_"}
 
 
@@ -182,16 +206,21 @@ def _signal(signal: Signal, host: str, path: str) -> str:
 
 def _own_words(text: str, echo: Echo) -> str:
     """Take out our own address even where it does not look like one (no domain, odd characters)."""
-    for address in (echo.recipient, echo.sender):
-        whole = fold(address)
+    for whole in (fold(echo.recipient), _folded(echo.sender)):
         if not whole:
             continue
         text = text.replace(whole, "addr_")
         local, _, domain = whole.rpartition("@")
         text = _mask(text, local, "addr_", subject=True)
         text = _mask(text, domain, "host_", subject=False)
-    text = _mask(text, fold(echo.helo), "host_", subject=False)
-    return _mask(text, fold(echo.ip), "ip_", subject=False)
+    text = _mask(text, _folded(echo.helo), "host_", subject=False)
+    return _mask(text, _folded(echo.ip), "ip_", subject=False)
+
+
+@lru_cache(maxsize=512)
+def _folded(text: str) -> str:
+    """`fold` of what is the same in many dialogues."""
+    return fold(text)
 
 
 def _mask(text: str, own: str, word: str, *, subject: bool) -> str:

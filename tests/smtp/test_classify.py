@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gate import budget
 from gate.reason import Reason, Scope
+from gate.smtp import classify as module
 from gate.smtp.classify import Echo, Outcome, classify, same_answer
 from gate.smtp.dialog import Stage
 from gate.smtp.explain import read, three_way
@@ -317,3 +318,28 @@ def test_a_reply_cut_into_lines_means_the_same(phrase: str, lines: int, code: in
 @given(st.permutations(["Service status follows.", "User unknown", "Have a nice day.", "ID 8f2"]))
 def test_the_order_of_the_lines_loses_nothing(lines: list[str]) -> None:
     assert classify(Stage.RCPT, Reply(550, tuple(lines))).reason is R.REJECTED_EMAIL
+
+
+def test_what_is_remembered_of_other_readings_changes_no_reading() -> None:
+    lines = (REPLIES / "dev.jsonl").read_text(encoding="utf-8").splitlines()
+    echoes = [NOBODY, Echo("jane@a.test", "probe@gate.test", "gate.test", "192.0.2.44")]
+    asked = [
+        (found.stage, found.reply, found.provider, echo)
+        for found in read(lines[::3])
+        if found.reply is not None
+        for echo in echoes
+    ]
+
+    def outcome(at: int) -> Outcome:
+        stage, reply, provider, echo = asked[at]
+        return classify(stage, reply, provider=provider, echo=echo)
+
+    fresh = []
+    for at in range(len(asked)):
+        module._unquoted.cache_clear()
+        module._first.cache_clear()
+        fresh.append(outcome(at))
+    order = list(range(len(asked)))
+    random.Random(1).shuffle(order)
+    for at in order + order:
+        assert outcome(at) == fresh[at]
