@@ -164,6 +164,45 @@ def test_r4_no_limit_is_exceeded_in_any_minute(
     asyncio.run(main())
 
 
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+def test_r4_ten_minutes_of_a_thousand_checks_a_second() -> None:
+    """One domain, a thousand domains of one MX, a provider's tenants, all at once, from five sites:
+    600,000 checks, with connections kept warm."""
+    clock, seam = FakeClock(), Seam()
+    hosts = {name: Postmaster(clock, users=["jane"]) for name in ("victim", "shared", "google")}
+    plan = {f"s{n}.test": "MX 10 mx.shared.test" for n in range(1000)}
+    plan |= {f"g{n}.test": "MX 10 aspmx.l.google.com" for n in range(1000)}
+    plan |= {"mx.shared.test": "A 9.9.9.1", "aspmx.l.google.com": "A 9.9.8.1"}
+    names = cycle(name for n in range(1000) for name in ("victim.test", f"s{n}.test", f"g{n}.test"))
+    addresses = (f"jane+{number}@{next(names)}" for number in count())
+
+    async def main() -> None:
+        servers = {f"{name}.test": host for name, host in hosts.items()}
+        opened = mail_world(servers, plan, caps=Caps(), clock=clock, seam=seam, warm=8)
+        async with opened as world:
+            seam.add("9.9.9.1", hosts["shared"].address)
+            seam.add("9.9.8.1", hosts["google"].address)
+            told: Counter[str] = Counter()
+            began, sites = clock(), cycle(SITES)
+            while clock() < began + 600.0:
+                checks = [world.check(next(addresses), 8.0, site=next(sites)) for _ in range(500)]
+                tasks = [asyncio.create_task(check) for check in checks]
+                for _ in range(10):  # time goes on while dialogues are under way
+                    clock.advance(0.05)
+                    await asyncio.sleep(0)
+                told.update(answer.verdict.reason.value for answer in await asyncio.gather(*tasks))
+        print(dict(told), {name: (len(h.book), h.most(), h.at_once()) for name, h in hosts.items()})
+        for name, most, at_once in (("victim", 10, 1), ("shared", 30, 2), ("google", 60, 4)):
+            host = hosts[name]
+            assert 9 * most < len(host.book) and host.most() <= most, name
+            assert host.most(domain_of) <= 10 and host.at_once() <= at_once, name
+        assert set(told) <= {"accepted_email", "throttled"}
+        assert sum(told.values()) == 600_000
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("warm", [0, 8], ids=["a connection each", "warm connections"])
 @pytest.mark.parametrize("starttls", ["none", "required"])
 def test_r4_what_is_said_twice_counts_twice(starttls: str, warm: int) -> None:
