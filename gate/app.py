@@ -71,6 +71,7 @@ class App:
             )
             hooks = Hooks(service, self._registry)
             watch = Watch() if self._doctor else None
+            metrics.DOCTOR.source = watch.counts if watch else dict
             siteverify, ops = Siteverify(service), Ops(engine, watch)
             self.front.routes = _routes(service, checks, siteverify, hooks, ops)
             engine.start()

@@ -22,7 +22,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final, Protocol
 
-from gate import metrics, proxy
+from gate import flightmetrics, metrics, proxy
 from gate.budget import Clock, steady
 from gate.checker import Checker
 from gate.dns import Resolver, system_servers
@@ -168,7 +168,7 @@ async def open_engine(
             clock=clock,
             wall=wall,
             promises=rechecks,
-            watch=metrics.FlightCounts(),
+            watch=flightmetrics.FlightCounts(),
         )
         if len(dialer.sources) > 1 or dialer.sources[0].since:
             tally = Tally(store, sources, wall)
@@ -298,7 +298,7 @@ def _prober(
         warm=settings.limits.warm_connections,
         providers=providers_of(settings),
         sources=sources,
-        watch=metrics.SessionCounts(),
+        watch=flightmetrics.SessionCounts(),
     )
 
 
@@ -316,9 +316,9 @@ def _watch(probing: Probing) -> Watch:
     return Watch(
         stopped=stopped,
         resumed=resumed,
-        blocked=metrics.BLOCKS.add,
-        refused=metrics.THROTTLE_REFUSED.add,
-        waited=metrics.THROTTLE_WAIT.observe,
+        blocked=flightmetrics.BLOCKS.add,
+        refused=flightmetrics.THROTTLE_REFUSED.add,
+        waited=flightmetrics.THROTTLE_WAIT.observe,
     )
 
 

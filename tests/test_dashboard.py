@@ -22,7 +22,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
-from gate import metrics
+from gate import flightmetrics, metrics
 from gate.dns import MailRoute
 from gate.reason import Reason
 from tests.api.ground import BEARER
@@ -261,12 +261,12 @@ def test_alerts_say_what_to_do_and_have_names_of_their_own() -> None:
 def test_whatever_strangers_choose_adds_no_series() -> None:
     chance = random.Random(7)
     before = len(metrics.render().splitlines())
-    flights, sessions = metrics.FlightCounts(), metrics.SessionCounts()
+    flights, sessions = flightmetrics.FlightCounts(), flightmetrics.SessionCounts()
     for number in range(100_000):
         name = f"{chance.getrandbits(64):x}.d{number}.test"
-        metrics.BLOCKS.add(name)
-        metrics.THROTTLE_REFUSED.add(name)
-        metrics.PROBES.add(name)
+        flightmetrics.BLOCKS.add(name)
+        flightmetrics.THROTTLE_REFUSED.add(name)
+        flightmetrics.PROBES.add(name)
         if number % 100 == 0:
             failure = chance.choice([None, *Reason])
             flights.routed(0.1, MailRoute(name, (), False, False, failure, name, 0.0, 0.0, (name,)))
@@ -277,11 +277,11 @@ def test_whatever_strangers_choose_adds_no_series() -> None:
 
 def test_counting_costs_next_to_nothing() -> None:
     """A hundred thousand counts in much less than a microsecond's worth of checks each."""
-    times = metrics.STAGE_SECONDS.by["dns"]
+    times = flightmetrics.STAGE_SECONDS.by["dns"]
     begun = time.thread_time()
     for _ in range(100_000):
         times.observe(0.03)
-        metrics.BLOCKS.add("nobody")
+        flightmetrics.BLOCKS.add("nobody")
     assert (time.thread_time() - begun) / 100_000 < 10e-6
 
 

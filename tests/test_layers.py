@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("verdict", "policy", "probing"),
     ("memory", "kept", "tally", "answer", "checker"),
-    ("testing", "counts", "metrics"),
+    ("testing", "counts", "flightmetrics", "metrics"),
     ("seal", "jobs", "recheck", "webhooks", "switch"),
     ("sandbox",),
     ("engine", "client"),

@@ -36,6 +36,11 @@ class Watch:
             "warnings": self.report.names(State.WARNING),
         }
 
+    def counts(self) -> dict[str, int]:
+        """How many findings of each bad kind there are, for /metrics."""
+        bad = (State.PROBLEM, State.WARNING)
+        return {str(state): self.report.count(state) for state in bad} if self.report else {}
+
     def note(self, report: Report) -> None:
         """Take a new report, and log what is new in it."""
         before = set(_problems(self.report))
