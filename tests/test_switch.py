@@ -38,7 +38,10 @@ SERVERS = {"mail.test": HostRules(users=("jane", "john", "mary"))}
 def test_off_is_off_and_on_is_on() -> None:
     async def test(late: Late) -> None:
         assert await late.reason(JANE) == "accepted_email"
+        host = late.hosts["mail.test"]
+        assert late.engine.prober.connections == {"open": 1, "parked": 1}
         assert await late.engine.switch.turn(False, "an abuse report")
+        await until(lambda: host.lines[-1] == "QUIT")
         begun = time.monotonic()
         assert await late.reason("john@mail.test") == "probe_off"
         assert time.monotonic() - begun < 0.5
@@ -61,6 +64,7 @@ def test_who_waits_for_a_place_begins_no_dialogue_and_who_has_one_ends_it() -> N
         assert sorted(found) == ["accepted_email", "probe_off", "probe_off", "probe_off"]
         assert sum("slow-40" in line for line in host.lines) == 1
         assert host.accepted == 1
+        await until(lambda: host.lines[-1] == "QUIT")  # not kept for a next question
 
     one = settings(limits={"destination_dialogues": 1})
     in_world(test, {"slow.test": HostRules(users=())}, config=one)

@@ -70,7 +70,7 @@ class Prober:
         self._random = random
         self._providers = providers
         self._sources = sources or Sources(dialer.sources, clock=clock)
-        self._warm = WarmConnections(clock=clock, most=warm)
+        self._warm = WarmConnections(clock=clock, most=warm, halted=throttle.halted)
         self._visitor = Visitor(
             dialer=dialer, tls=tls, context=tls_context, warm=self._warm, watch=watch or Watch()
         )

@@ -132,7 +132,7 @@ class Throttle:
         self._clock = clock
         self._caps = caps or Caps()
         self._practice = practice
-        self._halted = halted
+        self.halted = halted
         self.watch = watch or Watch()
         self._places = Places(clock)
         self._cool = Rests(clock, first=COOL_DOWN, most=COOL_DOWN_MOST, forgotten=COOL_DOWN_MOST)
@@ -163,7 +163,7 @@ class Throttle:
 
     def ask(self, errand: Errand) -> Pass | Refusal:
         """A pass that is granted or queued; a refusal if waiting would be of no use."""
-        if self._halted():
+        if self.halted():
             return _HALTED
         caps = self._caps_of(errand)
         gates = tuple(self._gates(errand))
@@ -182,7 +182,7 @@ class Throttle:
 
     def refusal(self, errand: Errand) -> Refusal | None:
         """Why it may not be run any more, for what was learnt while it waited."""
-        if self._halted():
+        if self.halted():
             return _HALTED
         for gate in self._gates(errand):
             if gate.rests.left(gate.name):
@@ -191,7 +191,7 @@ class Throttle:
 
     def again(self, held: Pass) -> bool:
         """Whether one more dialogue may follow inside this place: with the next host, or anew."""
-        return not self._halted() and self._places.again(held.ticket, 2 if held.control else 1)
+        return not self.halted() and self._places.again(held.ticket, 2 if held.control else 1)
 
     def leave(self, held: Pass) -> list[int]:
         """Give a pass back, granted or not; the numbers of those that are granted by that."""

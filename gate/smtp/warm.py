@@ -10,7 +10,7 @@ forgotten at once, and whoever waits for room at its destination goes on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from gate.budget import Clock, Deadline
 from gate.egress import IPAddress
@@ -20,10 +20,19 @@ from gate.smtp.session import Session
 
 
 class WarmConnections:
-    """One for the process. `most`: sessions parked at the same time; 0 parks none."""
+    """One for the process. `most`: sessions parked at the same time; 0 parks none. `halted`:
+    whether nobody is to be asked, as of now; then none is parked either.
+    """
 
-    def __init__(self, *, clock: Clock, most: int = PARKED_MOST) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        most: int = PARKED_MOST,
+        halted: Callable[[], object] = lambda: None,
+    ) -> None:
         self._clock = clock
+        self._halted = halted
         self._parks = most > 0
         self._pool: Pool[Session] = Pool(most=most)
         self._open: set[Session] = set()
@@ -115,7 +124,8 @@ class WarmConnections:
     def park(self, session: Session, ip: IPAddress) -> None:
         """Keep a session at rest, whose peer is `ip`; it is told QUIT if it is not to be kept."""
         now, dialog = self._clock(), session.dialog
-        kept = session.resting and self._pool.park(
+        wanted = session.resting and not self._halted()
+        kept = wanted and self._pool.park(
             session, ip, transactions=dialog.transactions, refusals=dialog.refusals, now=now
         )
         if not kept:
