@@ -95,7 +95,7 @@ class Asked:
         threading.Thread(target=self._read, daemon=True).start()
         ready = self._lines.get(timeout=PATIENCE)
         if ready != "ready":
-            raise SystemExit(f"{process.args}: did not start: {ready}")
+            raise SystemExit(f"{process.args!r}: did not start: {ready}")
 
     def _read(self) -> None:
         assert self._process.stdout
