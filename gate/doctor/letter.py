@@ -159,13 +159,15 @@ async def _hand_over(
             taken = Answer(host, at, _reply(said.code, said.message), "", True, encrypted)
         return taken
     except aiosmtplib.SMTPResponseException as error:
+        if error.code not in range(200, 600):  # the library's own: what answers is no mail server
+            return taken or Answer(host, at, None, error.message.strip(), encrypted=encrypted)
         return taken or Answer(host, at, _reply(error.code, error.message), encrypted=encrypted)
     except (aiosmtplib.SMTPException, OSError) as error:
         return taken or Answer(host, at, None, str(error), encrypted=encrypted)
 
 
 def _reply(code: int, text: str) -> Reply:
-    return Reply(code, tuple(text.split("\n")))
+    return Reply(code, tuple(line.strip() for line in text.split("\n")))
 
 
 def message(who: Identity, source: Source, address: Address) -> EmailMessage:
