@@ -24,7 +24,13 @@ mail_from = "{mail_from}"
 url = "memory:"
 [server]
 secret = "one for all runs, so that the control stays the same"
+[limits]
+network_dialogues = 64
+network_recipients_per_minute = 10000
+destination_recipients_per_minute = 10000
+domain_recipients_per_minute = 10000
 """
+"""All the servers are in one network, and are asked more in a minute than one's neighbours are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,6 @@ from gate.settings import Settings, parse
 from tests.lab.lab import Lab
 from tests.lab.world import REGULARS, TENANTS
 
-ROOMY = """
-[limits]
-destination_recipients_per_minute = 10000
-network_recipients_per_minute = 10000
-domain_recipients_per_minute = 10000
-"""
 UNWELCOME = (
     "PREGREET", "HANGUP", "COMMAND", "BARE NEWLINE", "NON-SMTP", "BLACKLISTED", "DENYLISTED",
     "improper command", "too many errors", "Connection rate limit", "Connection concurrency",
@@ -34,7 +28,7 @@ CLIENT = "regular"
 
 
 def settings(lab: Lab) -> Settings:
-    return parse(tomllib.loads(lab.settings(CLIENT) + ROOMY))
+    return parse(tomllib.loads(lab.settings(CLIENT)))
 
 
 async def ask(engine: Engine, email: str, seconds: float = CLI_CHECK) -> Reason:
