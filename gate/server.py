@@ -149,8 +149,8 @@ async def run(
                 switching = Switching(engine.probing, engine.switch, settings.store.url)
                 inner = ops.admin([*Letters(engine.outbox).routes, *switching.routes])
                 listeners.append((Listener(inner, back, watches_loop=False), admin))
-            _banner(engine, public, admin)
             with _signals([listener for listener, _ in listeners], read) as stop:
+                _banner(engine, public, admin)
                 bound = Bound(_port(public), _port(admin) if admin else None, stop)
                 await _together(listeners, lambda: started(bound) if started else None)
     log.info("stopped")
