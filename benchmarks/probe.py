@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from ipaddress import ip_address
 from multiprocessing.connection import Connection as Pipe
 
@@ -129,7 +129,8 @@ def dialer_for(where: tuple[str, int]) -> Dialer:
     return Dialer(sources=[Source(None, HELO)], seam=lambda ip, port: where)
 
 
-def prober_for(where: tuple[str, int]) -> Prober:
+def prober_for(where: tuple[str, int], *, warm: int = 0) -> Prober:
+    """`warm`: connections kept for the next question; with none, every dialogue is a cold one."""
     return Prober(
         dialer=dialer_for(where),
         mail_from=SENDER,
@@ -141,11 +142,14 @@ def prober_for(where: tuple[str, int]) -> Prober:
         clock=time.monotonic,
         random=random.Random(1),
         tls_context=CONTEXT,
+        warm=warm,
     )
 
 
-def parsed() -> Address:
-    found = parse(REAL)
+@cache
+def parsed(number: int = 0) -> Address:
+    """Jane of a domain of her own: the random recipient of a domain is asked once only."""
+    found = parse(REAL.replace("@", f"@d{number}."))
     assert isinstance(found, Address)
     return found
 
@@ -166,11 +170,11 @@ async def in_flight(one: Callable[[], Awaitable[None]], count: int) -> None:
 
 
 async def whole_probe(where: tuple[str, int], count: int) -> None:
-    prober, address = prober_for(where), parsed()
+    prober, numbers = prober_for(where), iter(range(count))
 
     async def one() -> None:
         finding = await prober.probe(
-            address,
+            parsed(next(numbers)),
             ROUTE,
             control=CONTROL,
             deadline=Deadline.after(FLIGHT, time.monotonic),
