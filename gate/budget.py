@@ -138,6 +138,8 @@ RATE_REST: Final = 900.0
 """A destination that says we ask too fast, or 421, is left alone this long."""
 RECIPIENT_WINDOW: Final = 61.0
 """The minute of recipients a minute, and a second for what is on its way: the host counts, too."""
+ANSWERED_LATELY: Final = 86_400.0
+"""A destination that answered is no stranger for so long, unless it hangs."""
 CONTROL_HELD: Final = 60.0
 """Who decided to ask the random recipient longer ago than this knows what it was answered."""
 HARVEST_WINDOW: Final = 600.0
@@ -149,8 +151,10 @@ DOWN_REST: Final = 300.0
 DOWN_TRY: Final = 30.0
 """Hosts that could not be connected to twice in this time are down; asked again this often."""
 PORT_WINDOW: Final = 120.0
-PORT_REST: Final = 60.0
-"""With nobody connected to in this time, port 25 of ours is closed; tried again after that."""
+PORT_REST: Final = 4.0
+"""With nobody connected to in this time, port 25 of ours is closed; one try after that. An outage
+of our own way out must be over five seconds behind its end (promise R6), and a try costs one caller
+a connect."""
 GREYLIST_RETRY: Final = 300.0
 GREYLIST_RETRY_LEAST: Final = 60.0
 GREYLIST_RETRY_MOST: Final = 3600.0

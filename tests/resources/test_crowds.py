@@ -49,7 +49,9 @@ async def watched(running: Running, every: float) -> AsyncIterator[Peak]:
 
 
 @asynccontextmanager
-async def tarpits(port: int, number: int, seconds: float) -> AsyncIterator[list[str]]:
+async def tarpits(
+    port: int, number: int, seconds: float, *, first: int = 0
+) -> AsyncIterator[list[str]]:
     """While held, so many checks hang at mail servers that never greet; the reasons they got."""
     reasons: list[str] = []
 
@@ -65,7 +67,7 @@ async def tarpits(port: int, number: int, seconds: float) -> AsyncIterator[list[
 
     tasks = []
     try:
-        for one in range(number):
+        for one in range(first, first + number):
             tasks.append(asyncio.create_task(hang(one)))
             await asyncio.sleep(0.002)
         yield reasons
