@@ -5,7 +5,9 @@
 - A named provider's row is its budget, for all its hosts wherever they are.
 - A *domain* has a limit of its own, except a free mailbox service at a named provider: there the
   domain is the provider, and those who ask for its mailboxes are strangers to each other.
-- A *site* has a share of the places, and there is an end to all.
+- A *site* has a share of the places, and there is an end to all. Destinations that never answered,
+  or hung lately, get three quarters of each: hosts that hold every dialogue as long as they can are
+  free to make, and must not hold up those who ask at hosts that answer.
 
 Bugs: a domain whose hosts have many addresses in one network takes that network's budget once only.
 """
@@ -78,11 +80,14 @@ PLACES_ONLY: Final = Caps(
 own, on one machine."""
 
 
-def claims(errand: Errand, caps: Caps) -> tuple[Claim, ...]:
-    """All that counts for one errand, each key once."""
+def claims(errand: Errand, caps: Caps, *, stranger: bool = False) -> tuple[Claim, ...]:
+    """All that counts for one errand, each key once. `stranger`: its destination did not answer
+    lately.
+    """
     return (
         Claim(("all", ""), caps.dialogues),
         Claim(("site", errand.site), caps.site_dialogues),
+        *(_of_stranger(errand, caps) if stranger and errand.provider is None else ()),
         *_of_destination(errand, caps),
         *_of_domain(errand, caps),
     )
@@ -96,6 +101,16 @@ def open_most(claimed: Iterable[Claim]) -> dict[Key, int]:
         for claim in claimed
         if claim.dialogues is not None and claim.key[0] in _NEIGHBOURS
     }
+
+
+def _of_stranger(errand: Errand, caps: Caps) -> Iterator[Claim]:
+    yield Claim(("strangers", ""), _most_of(caps.dialogues))
+    if caps.site_dialogues is not None:
+        yield Claim(("strangers", f"of {errand.site}"), _most_of(caps.site_dialogues))
+
+
+def _most_of(dialogues: int) -> int:
+    return dialogues - dialogues // 4
 
 
 def _of_destination(errand: Errand, caps: Caps) -> Iterator[Claim]:

@@ -10,7 +10,8 @@ What it promises, whatever strangers type, resolve to or answer:
      users rests (harvest.py); hosts that are down are not dialled (breaker.py).
   4. When too many refuse us, or nobody can be connected to, nobody is asked.
   5. Every rest ends with one try, and a try that succeeds ends it.
-  6. The random recipient of a domain is asked by one dialogue, not by all that wanted to.
+  6. Destinations that did not answer lately hold three quarters of the places at most.
+  7. The random recipient of a domain is asked by one dialogue, not by all that wanted to.
 
 It decides and does not wait: `ask` gives a ticket that is granted or queued, or says why not;
 `learn`, before `leave`, what came of it. The waiting itself is admission's.
@@ -26,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from gate.budget import CONTROL_HELD, COOL_DOWN, COOL_DOWN_MOST, RATE_REST, Clock
+from gate.budget import ANSWERED_LATELY, CONTROL_HELD, COOL_DOWN, COOL_DOWN_MOST, RATE_REST, Clock
 from gate.reason import Reason, Scope
 from gate.smtp.breaker import ALL, Blocked, Downs, Shut
 from gate.smtp.caps import PLACES_ONLY, Caps, Errand, claims, network_of
@@ -141,6 +142,7 @@ class Throttle:
         self._downs, self._shut, self._blocked = Downs(clock), Shut(clock), Blocked(clock)
         self._refused: OrderedDict[str, set[str]] = OrderedDict()
         self._controls: OrderedDict[str, float] = OrderedDict()
+        self._answered: OrderedDict[str, float] = OrderedDict()
 
     def __repr__(self) -> str:
         return (
@@ -172,7 +174,8 @@ class Throttle:
                 return gate.refusal
         control = errand.recipients > 1 and self._may_control(errand.domain)
         recipients = errand.recipients if control else min(errand.recipients, 1)
-        ticket = self._places.ask(claims(errand, caps), recipients)
+        wanted = claims(errand, caps, stranger=self._is_stranger(errand))
+        ticket = self._places.ask(wanted, recipients)
         if isinstance(ticket, Full):
             return Refusal(Reason.THROTTLED, ticket.kind)
         if control:
@@ -214,6 +217,10 @@ class Throttle:
         if not self._practice(errand.domain):
             return self._caps
         return PLACES_ONLY
+
+    def _is_stranger(self, errand: Errand) -> bool:
+        answered = self._answered.get(errand.destination, 0.0) > self._clock()
+        return not answered and not self._practice(errand.domain)
 
     def _gates(self, errand: Errand) -> Iterator[_Gate]:
         """The rests that concern it: the widest first."""
@@ -263,6 +270,7 @@ class Throttle:
             self._connected(errand)
             blocked = outcome is not None and outcome.reason is Reason.PROBE_BLOCKED
             self._count_blocked(errand, blocked)
+        self._remember_answer(errand.destination, answered=outcome is not None)
         if outcome is not None:
             self._read(errand, outcome, stage)
 
@@ -302,6 +310,13 @@ class Throttle:
     def resting(self, identity: str, domain: str = "") -> float:
         """Seconds for which this identity, or this domain of it, is still to be left alone."""
         return max(self._cool.left(identity), self._cool.left(f"{identity} {domain}"))
+
+    def _remember_answer(self, destination: str, *, answered: bool) -> None:
+        self._answered.pop(destination, None)
+        if answered:
+            self._answered[destination] = self._clock() + ANSWERED_LATELY
+            if len(self._answered) > RESTING_MOST:
+                self._answered.popitem(last=False)
 
     def _remember_control(self, domain: str) -> None:
         self._controls.pop(domain, None)

@@ -393,6 +393,32 @@ def test_c12_c14_too_many_blocks_stop_all_probing_until_a_try_succeeds() -> None
     asyncio.run(main())
 
 
+def test_c3_tarpits_hold_up_nobody_who_asks_where_people_answer() -> None:
+    """Forty checks of one site hang at hosts that never speak; the good domain does not feel it."""
+    plan = {f"p{n}.test": f"MX 10 mx.p{n}.test" for n in range(40)}
+    plan |= {f"mx.p{n}.test": f"A 8.9.{n}.1" for n in range(40)}
+
+    async def main() -> None:
+        async with ScriptedMta(transcript("silent"), strict=False) as pit:
+            async with ground(plan, users=["jane"]) as (world, _, clock):
+                for number in range(40):
+                    world.seam.add(f"8.9.{number}.1", pit.address)
+                assert await world.reason("jane@victim.test") == "accepted_email"
+                hanging = [
+                    asyncio.create_task(world.reason(f"jane@p{n}.test", 1.5)) for n in range(40)
+                ]
+                await asyncio.sleep(0.1)
+                for number in range(9):
+                    began = time.monotonic()
+                    assert await world.reason(f"jane+{number}@victim.test") == "accepted_email"
+                    assert time.monotonic() - began < 0.5
+                    clock.advance(10.0)
+                assert pit.accepted == 12
+                assert set(await asyncio.gather(*hanging)) <= {"timeout", "throttled"}
+
+    asyncio.run(main())
+
+
 def test_s12_one_domain_that_hangs_does_not_shut_out_its_neighbours() -> None:
     """Silence about one domain is no failure of the host: nothing rests, places are shared."""
     plan = {"good.test": "MX 10 mx.victim.test", "bad.test": "MX 10 mx.victim.test"}
