@@ -98,6 +98,7 @@ THROTTLE_REFUSED: Final = Tally(
     (
         "all",
         "site",
+        "strangers",
         "provider",
         "destination",
         "address",

@@ -197,7 +197,8 @@ def test_a_flood_of_prefetches_is_dropped_not_queued() -> None:
                 )
             )
             assert {answer.status_code for answer in answers} == {204}
-            assert len(asyncio.all_tasks()) < 150
+            # Each of the 64 has its own, its route's, and that of the domain owner's wish.
+            assert len(asyncio.all_tasks()) < 3 * 64 + 20
 
     asyncio.run(main())
 
