@@ -347,6 +347,17 @@ def test_a_world_that_is_silent_ends_in_time_and_blames_the_resolver() -> None:
     assert found["store"] == WELL["store"]
 
 
+def test_a_resolver_that_is_cut_off_proves_nothing() -> None:
+    """It denies our own name as well; nobody is told to publish what is there."""
+    told = report({"*": NXDOMAIN, **dict.fromkeys(ZONES, NXDOMAIN)})
+    found = without_clock(told)
+    assert found["resolver"] == ["problem"]
+    assert {
+        state for name in ("names", "sender", "spf", "block-lists") for state in found[name]
+    } == {"skipped"}
+    assert told.names(State.PROBLEM) == ["resolver"]
+
+
 def test_a_slow_resolver_is_named() -> None:
     told = report({"a.root-servers.net": Late(0.35, "A 198.41.0.4")}, None, "resolver")
     assert states(told.findings) == {"resolver": ["warning"]}
@@ -559,6 +570,9 @@ def test_what_a_stranger_said_moves_no_cursor() -> None:
     text = as_text(Report((finding,)), 80, colour=False)
     assert text.isascii() and all(char.isprintable() or char == "\n" for char in text)
     assert json.loads(as_json(Report((finding,))))["findings"][0]["mend"] == "m\x00end"
+    record = 'acme.shop. TXT "v=spf1 ' + "ip4:9.9.4.1 " * 12 + '-all"'
+    to_copy = Finding("spf", State.PROBLEM, "", "no record", "why", f"publish it:\n{record}")
+    assert record in [line.strip() for line in as_text(Report((to_copy,)), 80, False).splitlines()]
     assert "\x1b[31mproblem" in as_text(Report((finding,)), 80, colour=True)
 
 

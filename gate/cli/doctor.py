@@ -128,13 +128,16 @@ def _lines(finding: Finding, width: int, colour: bool) -> Iterator[str]:
         told = told[1:]
     for word, text in told:
         if text:
-            first, *more = _wrapped(text, width - len(indent) - 6)
+            sentence, *as_is = text.split("\n")
+            first, *more = _wrapped(sentence, width - len(indent) - 6)
             yield f"{indent}{word:<6}{first}"
             yield from (f"{indent}      {line}" for line in more)
+            # A record, a setting or a command is copied: it stays in one piece, however long.
+            yield from (f"{indent}        {printable(line)}" for line in as_is)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of printable text. What is to be copied, such as a record, is never cut in a word."""
+    """Lines of printable text; a name is never cut."""
     return textwrap.wrap(
         printable(text), max(width, 30), break_long_words=False, break_on_hyphens=False
     ) or [""]

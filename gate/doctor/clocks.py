@@ -17,7 +17,7 @@ WHY: Final = (
     "tokens, signatures of hooks and webhooks, and re-checks carry times that other machines "
     "compare with theirs"
 )
-MEND: Final = "switch time synchronisation on: timedatectl set-ntp true, or apt install chrony"
+MEND: Final = "switch time synchronisation on (or install chrony):\ntimedatectl set-ntp true"
 _TIMESYNC: Final = Path("/run/systemd/timesync/synchronized")
 """systemd-timesyncd makes this file when it has set the clock."""
 _TIMEX_SIZE: Final = 208

@@ -16,6 +16,7 @@ from typing import Final
 
 from gate.budget import Deadline
 from gate.dns import Resolver, system_servers
+from gate.dns.wire import A, Kind
 from gate.doctor import (
     blocklists,
     clocks,
@@ -40,6 +41,7 @@ FACES_SHARE: Final = 0.3
 INNER_SHARE: Final = 0.9
 """The share of its time that a check gives whom it asks, so that it can say who was silent."""
 
+NOT_BELIEVED: Final = "no resolver is there that can be believed"
 NETWORK: Final = "network"
 WHO: Final = "who we are"
 MACHINE: Final = "this machine"
@@ -58,6 +60,8 @@ class Patient:
     targets: tuple[str, ...] = port25.TARGETS
     offline: str = ""
     faces: tuple[Face, ...] = ()
+    blind: str = ""
+    """Why nothing that the resolvers deny may be believed, or empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ async def _identity(patient: Patient, deadline: Deadline) -> list[Finding]:
     helo, note = (who.helo, who.note) if who else ("", "")
     found = sanity.identity(patient.engine.settings, helo, note)
     domain = mail_from(patient).rpartition("@")[2]
-    if patient.offline or not is_name(domain):
+    if patient.offline or patient.blind or not is_name(domain):
         return found
     route = await patient.engine.resolver.route(domain, deadline)
     mx_names = () if route.implicit else route.mx_names
@@ -181,10 +185,10 @@ def why_offline(engine: Engine) -> str:
 async def examine(patient: Patient, deadline: Deadline, only: Collection[str] = ()) -> Report:
     """Run the checks (`only`: those of these names) and report in their order."""
     wanted = [check for check in CHECKS if not only or check.name in only]
-    looking: asyncio.Task[tuple[Face, ...]] | None = None
-    if not patient.offline and any(check.faces for check in wanted):
+    looking: asyncio.Task[Patient] | None = None
+    if not patient.offline and any(check.faces or check.named for check in wanted):
         share = deadline.cap(deadline.left() * FACES_SHARE)
-        looking = asyncio.create_task(_faces(patient, share))
+        looking = asyncio.create_task(_oriented(patient, share))
     try:
         done = await asyncio.gather(*(_one(check, patient, looking, deadline) for check in wanted))
     finally:
@@ -192,6 +196,17 @@ async def examine(patient: Patient, deadline: Deadline, only: Collection[str] = 
             looking.cancel()
             await asyncio.wait({looking})
     return Report(tuple(finding for findings in done for finding in findings))
+
+
+async def _oriented(patient: Patient, deadline: Deadline) -> Patient:
+    """The patient, with what is known of it from outside."""
+    faces, there = await asyncio.gather(
+        _faces(patient, deadline),
+        patient.engine.resolver.records(resolving.SURELY_THERE, A, deadline),
+    )
+    # A lab need not know the root servers.
+    blind = there.kind is not Kind.FOUND and not patient.engine.settings.egress.allow
+    return replace(patient, faces=faces, blind=NOT_BELIEVED if blind else "")
 
 
 async def _faces(patient: Patient, deadline: Deadline) -> tuple[Face, ...]:
@@ -213,7 +228,7 @@ async def _faces(patient: Patient, deadline: Deadline) -> tuple[Face, ...]:
 async def _one(
     check: Check,
     patient: Patient,
-    looking: asyncio.Task[tuple[Face, ...]] | None,
+    looking: asyncio.Task[Patient] | None,
     deadline: Deadline,
 ) -> list[Finding]:
     topic = Topic(check.name, check.why)
@@ -223,8 +238,10 @@ async def _one(
         return [topic.skipped("the gate has no name yet (see identity)")]
     try:
         async with asyncio.timeout(deadline.left()):
-            if check.faces and looking is not None:
-                patient = replace(patient, faces=await asyncio.shield(looking))
+            if (check.faces or check.named) and looking is not None:
+                patient = await asyncio.shield(looking)
+            if check.named and patient.blind:
+                return [topic.skipped(patient.blind, names.SEE_DNS)]
             return await check.run(patient, deadline.cap(deadline.left() * INNER_SHARE))
     except TimeoutError:
         return [topic.skipped("not done in time", "give it more with --timeout")]

@@ -22,7 +22,9 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `about`: which address, list or site it is about, if any."""
+    """One thing that was looked at. `about`: which address, list or site it is about, if any.
+    `mend`: behind its first line stand lines to be copied as they are: records, settings, commands.
+    """
 
     check: str
     state: State

@@ -103,8 +103,8 @@ def before_looking(face: Face) -> list[Finding]:
         topic.problem(
             f"{face.helo} has no address, and this machine's public one is not to be seen from "
             "inside (NAT)",
-            f"publish the record: {face.helo}. A <the public address mail leaves from>; and ask "
-            f"your provider to set the PTR of that address to {face.helo}",
+            "publish the address that mail leaves from, and ask your provider to make "
+            f"{face.helo} its PTR:\n{face.helo}. A <that address>",
         )
     ]
 
@@ -128,8 +128,8 @@ def judge(
         return topic.problem(
             f"{helo} {f'is {leads}' if leads else 'has no address'}, but mail leaves from {ip} "
             f"({face.origin})",
-            f"publish the record: {helo}. {kind} {ip} (or give this address a HELO name of its "
-            "own under [[egress.address]])",
+            "publish its address (or give this one a HELO name of its own under "
+            f"[[egress.address]]):\n{helo}. {kind} {ip}",
         )
     return _judge_pointer(topic, helo, ip, pointer, back)
 
@@ -137,11 +137,14 @@ def judge(
 def _judge_pointer(
     topic: Topic, helo: str, ip: IPAddress, pointer: Records, back: Sequence[tuple[str, Records]]
 ) -> Finding:
-    ask = f"ask whoever gave you {ip} (your host's panel: reverse DNS) for the PTR {helo}"
+    ask = (
+        f"ask whoever gave you {ip} (your host's panel: reverse DNS) for the PTR {helo}:\n"
+        f"{reverse_name(ip)}. PTR {helo}."
+    )
     if pointer.kind is Kind.FAILED:
         return topic.skipped(f"the PTR of {ip} could not be looked up ({pointer.detail})", SEE_DNS)
     if not pointer.names:
-        return topic.problem(f"{ip} has no PTR", f"{ask}: {reverse_name(ip)}. PTR {helo}.")
+        return topic.problem(f"{ip} has no PTR", ask)
     name = helo if helo in pointer.names else pointer.names[0]
     generic = looks_dynamic(name, ip)
     if name == helo and not generic:

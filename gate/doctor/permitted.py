@@ -54,7 +54,8 @@ def judge(domain: str, ip: IPAddress, outcome: Outcome) -> Finding:
             return topic.ok(f"{domain} lets {ip} send: {outcome.because}")
         case Spf.NONE:
             return topic.problem(
-                f"{domain} has no SPF record", f'publish: {domain}. TXT "v=spf1 mx {term} -all"'
+                f"{domain} has no SPF record",
+                f'publish one:\n{domain}. TXT "v=spf1 mx {term} -all"',
             )
         case Spf.TEMPERROR:
             return topic.skipped(outcome.because, SEE_DNS)
@@ -66,7 +67,7 @@ def judge(domain: str, ip: IPAddress, outcome: Outcome) -> Finding:
             )
     better = with_term(outcome.record, term)
     said = f"SPF of {domain} says {outcome.result} for {ip} ({outcome.because})"
-    mend = f'publish in place of the present record: {domain}. TXT "{better}"'
+    mend = f'publish in place of the present record:\n{domain}. TXT "{better}"'
     if outcome.result is Spf.NEUTRAL:
         return topic.warning(said, mend)
     return topic.problem(said, mend)

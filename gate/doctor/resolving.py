@@ -104,14 +104,17 @@ def _none_answers(heard: Sequence[Heard]) -> Finding:
     labels = listed(one.label for one in heard)
     return Topic(NAME, WHY).problem(
         f"no resolver answers ({labels}: {heard[0].known.detail})",
-        "see that this machine is on the network; install a resolver on it (apt install unbound) "
-        'and set dns.servers = ["127.0.0.1:53"]',
+        "see that this machine is on the network; if it is, install a resolver on it (apt install "
+        'unbound) and write in gate.toml:\n[dns]\nservers = ["127.0.0.1:53"]',
     )
 
 
 def _judge_one(one: Heard) -> Finding:
     topic = Topic(NAME, WHY, one.label)
-    elsewhere = "use another resolver: unbound on this machine, and dns.servers"
+    elsewhere = (
+        "use another resolver: install unbound on this machine and write in gate.toml:\n"
+        '[dns]\nservers = ["127.0.0.1:53"]'
+    )
     if one.dead:
         return topic.warning(
             f"{one.label} does not answer ({one.known.detail})", "take it out of dns.servers"

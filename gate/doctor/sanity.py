@@ -34,8 +34,8 @@ def identity(settings: Settings, helo: str, note: str) -> list[Finding]:
         return [
             topic.problem(
                 "probe.helo is not set: no mail server outside the sandbox is asked",
-                'write under [probe] in gate.toml: helo = "gate.your-domain" and mail_from = '
-                '"postmaster@your-domain"',
+                "write in gate.toml, with names of yours:\n[probe]\n"
+                'helo = "gate.your-domain"\nmail_from = "postmaster@your-domain"',
             )
         ]
     findings = []
@@ -88,7 +88,7 @@ def _sites(settings: Settings, topic: Topic) -> list[Finding]:
         return [
             topic.warning(
                 "no [[site]]: the development site is in use, whose keys are printed at start",
-                "run `gate keys new --name shop` and put what it prints into gate.toml",
+                "put into gate.toml what this prints:\ngate keys new --name shop",
             )
         ]
     return [finding for site in settings.site for finding in _site(site, topic)]
@@ -163,7 +163,8 @@ def _proxies(settings: Settings, topic: Topic) -> list[Finding]:
             topic.warning(
                 "the gate listens on loopback and trusts no proxy: behind one, all visitors look "
                 "like one and share client_per_minute",
-                'set server.trusted_proxies = ["127.0.0.1/32"] if your proxy runs on this machine',
+                "if your proxy runs on this machine, write in gate.toml:\n[server]\n"
+                'trusted_proxies = ["127.0.0.1/32"]',
             )
         )
     return found

@@ -58,7 +58,7 @@ async def check(
 def judge_route(domain: str, route: MailRoute) -> Finding:
     """Where mail to the sender goes. Pure."""
     topic = Topic(NAME, WHY, domain)
-    mx = f"publish the record: {domain}. MX 10 <your mail server>"
+    mx = f"publish one:\n{domain}. MX 10 <your mail server>."
     match route.failure:
         case None if route.implicit:
             return topic.warning(f"{domain} has no MX, only an address", mx)
@@ -72,7 +72,8 @@ def judge_route(domain: str, route: MailRoute) -> Finding:
         case Reason.NULL_MX:
             return topic.problem(
                 f"{domain} declares that it takes no mail (null MX)",
-                f"{mx}, in place of the null MX, or set probe.mail_from to another domain",
+                "set probe.mail_from to a mailbox of another domain of yours, or publish in place "
+                f"of the null MX:\n{domain}. MX 10 <your mail server>.",
             )
         case Reason.NO_MX:
             return topic.problem(f"{domain} has no mail server", mx)

@@ -58,8 +58,8 @@ def judge(path: Path, seen: Look) -> list[Finding]:
         return [
             topic.problem(
                 f"{folder} cannot be written: {seen.folder}",
-                f"make {folder} and give it to the user that runs the gate: install -d -m 700 -o "
-                f"<user> {folder}",
+                "make it, and give it to the user that runs the gate:\n"
+                f"install -d -m 700 -o <user> {folder}",
             )
         ]
     if not seen.writable:
@@ -77,8 +77,7 @@ def judge(path: Path, seen: Look) -> list[Finding]:
         return [
             topic.problem(
                 f"{path} is damaged: {seen.damage}",
-                f'stop the gate and move it away (mv "{path}" "{path}.damaged"; its -wal too): '
-                "what was remembered is looked up anew",
+                "stop the gate, then save what can still be read:\ngate store recover",
             )
         ]
     return [_judge_place(topic, path, seen), *_judge_room(topic, folder, seen)]
@@ -90,7 +89,7 @@ def _judge_place(topic: Topic, path: Path, seen: Look) -> Finding:
     if seen.mode & 0o077:
         return topic.warning(
             f"{path} can be read by others (mode {seen.mode:03o}), and the master key is inside",
-            f"chmod 600 {path}",
+            f"take that right away:\nchmod 600 {path}",
         )
     if seen.in_use:
         return topic.ok(f"{path} is in the hands of a gate that runs; /readyz says how it is")
@@ -116,7 +115,7 @@ def judge_library(version: str) -> Finding:
     number = tuple(map(int, version.split(".")))
     if _RESET_BUG[0] <= number < _RESET_BUG[1]:
         return topic.ok(
-            f"SQLite {version} may damage a file that two connections write (mended in 3.51.3); "
-            "the gate has one connection and locks everybody else out"
+            f"SQLite {version}: its fault with two connections (before 3.51.3) cannot happen to a "
+            "gate, which has one and locks others out"
         )
     return topic.ok(f"SQLite {version}")

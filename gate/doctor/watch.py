@@ -47,7 +47,9 @@ class Watch:
         now = _problems(report)
         for finding in now:
             if finding not in before:
-                log.warning("%s: %s. %s", finding.check, finding.found, finding.mend)
+                log.warning(
+                    "%s: %s. %s", finding.check, finding.found, " ".join(finding.mend.split("\n"))
+                )
         gone = {finding.check for finding in before} - {finding.check for finding in now}
         for name in sorted(gone):
             log.info("%s: mended", name)
