@@ -77,6 +77,7 @@ _RSET: Final[_Step] = (Stage.RSET, command("RSET"))
 _QUIT: Final[_Step] = (Stage.QUIT, command("QUIT"))
 _OF_THE_SERVER: Final = frozenset({Stage.GREETING, Stage.EHLO, Stage.HELO, Stage.STARTTLS})
 """Stages that are over once for a connection, whatever is asked on it."""
+_OF_A_RECIPIENT: Final = (Stage.RCPT, Stage.CONTROL)
 _IN_GROUP: Final = frozenset({Stage.MAIL, Stage.RCPT, Stage.CONTROL, Stage.RSET})
 """Stages behind which another command may be written before their reply has come (RFC 2920 3.1)."""
 
@@ -343,23 +344,20 @@ class Dialog:
         if self._ended:
             return
         stage = step[0]
-        if stage is Stage.MAIL:
-            self.transactions += 1
-        moves = _MOVES[stage]
-        move = moves[reply.code] if reply.code in moves else moves.get(reply.code // 100)
+        move = _MOVES[stage][reply.code]
         if move is None:
             raise RemoteProtocolError(f"{reply.code} in reply to {stage}")
+        # Neither the noise behind a refused MAIL is an answer, nor the MAIL of the random address.
+        if stage is Stage.MAIL:
+            self.transactions += 1
+            is_answer = not self._control_turn
+        else:
+            is_answer = self._mail_taken or stage not in _OF_A_RECIPIENT
         if not self._over:
             self._stage = stage
-            if self._is_answer(stage):
+            if is_answer:
                 self._answers[stage] = reply
         move(self, reply)
-
-    def _is_answer(self, stage: Stage) -> bool:
-        """Neither the noise behind a refused MAIL, nor the MAIL of the random address."""
-        if stage is Stage.MAIL:
-            return not self._control_turn
-        return self._mail_taken or stage not in (Stage.RCPT, Stage.CONTROL)
 
     def _end(self) -> None:
         """Write nothing any more."""
@@ -491,10 +489,19 @@ _ROWS: Final[tuple[tuple[Stage, tuple[int, ...], _Move], ...]] = (
 )
 """The stage answered; codes, or first digits of codes; what such a reply leads to."""
 
-_MOVES: Final[Mapping[Stage, dict[int, _Move | None]]] = {
-    stage: {220: None, 221: None, 421: Dialog._closing} for stage in Stage
+
+def _moves(stage: Stage) -> dict[int, _Move | None]:
+    """What each code leads to at a stage. A code of its own goes before its first digit: 421 closes
+    everywhere; 220 and 221 begin and end a session, and are in order only where a row says so.
+    """
+    named: dict[int, _Move | None] = {220: None, 221: None, 421: Dialog._closing}
+    for at, codes, move in _ROWS:
+        if at is stage:
+            named |= dict.fromkeys(codes, move)
+    return {code: named.get(code, named.get(code // 100)) for code in range(200, 600)}
+
+
+_MOVES: Final[Mapping[Stage, Mapping[int, _Move | None]]] = {
+    stage: _moves(stage) for stage in Stage
 }
-"""The rows, by stage and code. A code of its own goes before its first digit: 421 closes
-everywhere; 220 and 221 begin and end a session, and are in order only where a row says so."""
-for _stage, _codes, _move in _ROWS:
-    _MOVES[_stage].update(dict.fromkeys(_codes, _move))
+"""The rows, by stage and code; None where a code is not in order."""

@@ -112,6 +112,7 @@ class Session(asyncio.Protocol):
         self._exists = False
         self._stay = stay
         self._resting = False
+        self._poll: select.poll | None = None
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.time() + deadline.left()
         self._until = self._end
@@ -167,9 +168,11 @@ class Session(asyncio.Protocol):
         """At rest, and its peer has neither spoken nor left: the socket itself is looked at."""
         if not self._resting or self._transport is None or self._transport.is_closing():
             return False
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
+        if self._poll is None:
+            self._poll = select.poll()
+            socket = self._transport.get_extra_info("socket")
+            self._poll.register(socket.fileno(), select.POLLIN)
+        return not self._poll.poll(0)
 
     def leave(self) -> None:
         """Say QUIT on a session at rest, and let it close."""
