@@ -37,6 +37,7 @@ from gate.testing import FakeClock, HostRules, LoopLag, MailHost, ScriptedMta, S
 from gate.testing.plugin import Leftovers
 from gate.testing.wire import Connection, SmtpListener
 from gate.testing.zones import FakeZones, Value
+from gate.verdict import Verdict
 from tests.dns.ground import closed_port
 from tests.lateworld import NOW, settings
 
@@ -127,6 +128,12 @@ class Ground:
         """How many addresses wait to be asked about again."""
         return (await self.engine.store.depth()).get((KIND, False), 0)
 
+    async def latest(self, check: str) -> Verdict:
+        """What is known by now of an earlier check."""
+        answer = await self.engine.checker.latest(check, self.engine.sites[0], wait=0.0)
+        assert answer is not None
+        return answer.verdict
+
     async def settled(self) -> int:
         """The same, once those who wait for what a flight found have been told."""
         await asyncio.gather(*self.engine.checker._background)
@@ -176,10 +183,12 @@ async def ground(
     tcp: bool = True,
     resolvers: Seq[tuple[str, int]] = (),
     dead_resolver: bool = False,
+    own_queue_clock: bool = False,
     config: Settings | None = None,
 ) -> AsyncIterator[Ground]:
     """good.test with these hosts: mx.good.test, mx2.good.test … in their order. `zones` goes before
     that. `resolvers` are asked before the name server of `zones`, or nobody at all is there to be.
+    `own_queue_clock`: what is due later does not go by the clock that a test moves.
     """
     seam, clock = Seam(), FakeClock(NOW)
     records = [f"MX {10 * n} {_name(n)}" for n in range(1, len(hosts) + 1)]
@@ -195,7 +204,8 @@ async def ground(
         asked = [closed_port()] if dead_resolver else [*resolvers, fake.server]
         place = Place({"test": asked}, seam)
         chosen, now = config or settings(webhooks=[]), Time()
-        opened = open_engine(chosen, world=place, clock=now, wall=clock, queue_clock=clock)
+        queue = None if own_queue_clock else clock
+        opened = open_engine(chosen, world=place, clock=now, wall=clock, queue_clock=queue)
         async with opened as engine:
             here = Ground(engine, fake, seam, clock, servers, now, stack)
             yield here

@@ -77,9 +77,8 @@ async def let_in(budget: float) -> Ground:
         answer = await here.check(budget)
         assert answer.verdict.reason == "greylisted"
         assert await here.later(75) == 1
-        late = await here.engine.checker.latest(answer.id, here.engine.sites[0], wait=0.0)
-        assert late is not None and late.verdict.final
-        assert late.verdict.reason == "accepted_email"
+        late = await here.latest(answer.id)
+        assert late.final and late.reason == "accepted_email"
         assert await here.promised() == 0
         assert await here.found(budget) == ("accepted_email", "accepted_email")
         assert here.hosts[0].accepted == 2
@@ -91,9 +90,8 @@ async def never_let_in(budget: float) -> Ground:
     async with ground("greylisted") as here:
         answer = await here.check(budget)
         assert [await here.later(150) for _ in range(5)] == [1, 1, 1, 0, 0]
-        late = await here.engine.checker.latest(answer.id, here.engine.sites[0], wait=0.0)
-        assert late is not None and late.verdict.final
-        assert late.verdict.reason == "deferred"
+        late = await here.latest(answer.id)
+        assert late.final and late.reason == "deferred"
         assert here.hosts[0].accepted == 4
     return here
 
