@@ -91,6 +91,36 @@ class Dialog:
     begins with the next mailbox.
     """
 
+    __slots__ = (
+        "_answers",
+        "_awaited",
+        "_broken",
+        "_capabilities",
+        "_control_turn",
+        "_ehlo",
+        "_encrypted",
+        "_ended",
+        "_helo",
+        "_mail_from",
+        "_mail_taken",
+        "_over",
+        "_plan",
+        "_reader",
+        "_said",
+        "_script",
+        "_smtputf8",
+        "_stage",
+        "_tls",
+        "_tls_next",
+        "_unasked",
+        "_unsent",
+        "_wants_tls",
+        "refusals",
+        "smtputf8_missing",
+        "tls_required",
+        "transactions",
+    )
+
     def __init__(
         self,
         *,

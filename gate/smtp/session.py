@@ -83,6 +83,33 @@ class Register(Protocol):
 class Session(asyncio.Protocol):
     """One connection. The dialler makes it the connection's protocol; then `await run()`."""
 
+    __slots__ = (
+        "_alive",
+        "_command",
+        "_context",
+        "_end",
+        "_ending",
+        "_exists",
+        "_gone",
+        "_greeting",
+        "_group",
+        "_helo",
+        "_loop",
+        "_poll",
+        "_resting",
+        "_shaking_hands",
+        "_since",
+        "_stay",
+        "_timer",
+        "_transport",
+        "_until",
+        "_wake",
+        "_watch",
+        "again",
+        "dialog",
+        "our_ip",
+    )
+
     def __init__(
         self,
         dialog: Dialog,
