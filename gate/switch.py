@@ -3,6 +3,9 @@
 What it promises: when `turn` returns, no dialogue begins any more; those under way may end, and
 connections kept warm are let go. The position is on disk by then, or the caller hears that it is
 not: then a restart forgets it.
+
+Bugs: `gate check` on the command line opens a gate of its own and does not look at the switch of
+another one; whoever types it means it.
 """
 
 from __future__ import annotations
