@@ -10,11 +10,16 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
+import msgspec
 import pytest
 
+from gate.api.openapi import document
+from gate.app import App, create_app
 from gate.budget import DOCTOR_CONNECT
 from gate.cli import main
 from gate.cli.doctor import as_json, as_text
@@ -23,6 +28,7 @@ from gate.doctor.examine import CHECKS
 from gate.doctor.finding import Finding, Report, State
 from gate.doctor.port25 import TARGETS
 from gate.doctor.watch import Watch, watching, why_not_alone
+from gate.engine import open_engine
 from gate.store.sqlite import SqliteStore
 from gate.testing import NXDOMAIN, SERVFAIL, FakeZones, HostRules, MailHost, ScriptedMta, transcript
 from gate.testing.zones import SILENT, Late, Value
@@ -35,8 +41,10 @@ from tests.doctorworld import (
     SETTINGS,
     WELL,
     ZONES,
+    Ground,
     ground,
     looked_over,
+    settings_with,
     states,
 )
 
@@ -441,6 +449,43 @@ def test_a_serving_gate_logs_a_problem_once_and_says_when_it_is_mended(
     lines = [record.getMessage() for record in caplog.records if record.name == "gate.doctor"]
     assert [line for line in lines if "has no PTR" in line] == lines[:1]
     assert lines[1:] == ["names: mended"]
+
+
+def test_readyz_names_what_is_to_be_mended_and_stays_200() -> None:
+    async def run() -> list[dict[str, Any]]:
+        said: list[dict[str, Any]] = []
+        async with FakeZones({**ZONES, "1.4.9.9.in-addr.arpa": NXDOMAIN}) as zones:
+            async with MailHost(OWN_RULES) as own:
+                world = Ground(zones, own, own)
+                world.seam.add("8.8.4.10", own.address)
+                world.seam.add("8.8.4.11", own.address)
+                settings = settings_with(zones, {"store": {"url": "memory:"}})
+                opener = partial(open_engine, world=world)
+                app = create_app(settings, opener=opener, write=len, doctor=True)
+                async with app.open(), _client(app) as client, asyncio.timeout(10.0):
+                    for _ in range(1000):
+                        response = await client.get("/readyz")
+                        assert response.status_code == 200
+                        said.append(response.json())
+                        if said[-1]["doctor"]["state"] != "pending":
+                            break
+                        await asyncio.sleep(0.01)
+        return said
+
+    said = asyncio.run(run())
+    assert said[0]["doctor"] == {"state": "pending", "problems": [], "warnings": []}
+    assert said[0]["status"] == said[-1]["status"] == "ready"
+    assert said[-1]["doctor"]["state"] == "problem"
+    assert said[-1]["doctor"]["problems"] == ["names"]
+    assert "store" in said[-1]["doctor"]["warnings"]
+    schema = msgspec.json.decode(document())["components"]["schemas"]["Readiness"]
+    described = schema["properties"]["doctor"]["properties"]
+    assert set(said[-1]["doctor"]) == set(described)
+    assert set(said[-1]["doctor"]["warnings"]) <= set(described["warnings"]["items"]["enum"])
+
+
+def _client(app: App) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gate.shop")
 
 
 class Followed(Watch):

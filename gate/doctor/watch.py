@@ -48,7 +48,7 @@ class Watch:
         for finding in now:
             if finding not in before:
                 log.warning(
-                    "%s: %s. %s", finding.check, finding.found, " ".join(finding.mend.split("\n"))
+                    "%s: %s (gate doctor says how to mend it)", finding.check, finding.found
                 )
         gone = {finding.check for finding in before} - {finding.check for finding in now}
         for name in sorted(gone):
@@ -81,7 +81,10 @@ async def watching(engine: Engine, watch: Watch | None) -> AsyncIterator[None]:
 async def _look_again_and_again(engine: Engine, watch: Watch) -> None:
     while True:
         patient = Patient(engine, apart=False, offline=why_not_alone(engine))
-        watch.note(await examine(patient, Deadline.after(DOCTOR, engine.clock)))
+        try:
+            watch.note(await examine(patient, Deadline.after(DOCTOR, engine.clock)))
+        except Exception:
+            log.exception("the look over this gate failed for a reason of its own")
         await asyncio.sleep(DOCTOR_EVERY)
 
 
