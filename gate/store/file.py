@@ -16,15 +16,17 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 from gate.budget import CLAIM_GRACE, STORE_RETRY
 from gate.reason import GateError
 from gate.store import Kept as Row
+from gate.store.behind import ClaimRow as ClaimRow
+from gate.store.behind import Unusable as Unusable
+from gate.store.behind import Work as Work
 from gate.store.memory import SECRET_OCTETS
 from gate.store.queue import SCHEMA, QueueTable
 
@@ -60,27 +62,8 @@ _KEEP_RECORD = (
 )
 
 
-class Unusable(Exception):
-    """The file cannot be used now. The message says why, and what to do."""
-
-
 class Damaged(Unusable):
     """What is in the file is not what was written; only another file in its place helps."""
-
-
-class Work(NamedTuple):
-    """Something to be done with the jobs, and records to keep with it unless it comes to False."""
-
-    act: Callable[[QueueTable], object]
-    records: Mapping[bytes, Row] = MappingProxyType({})
-
-
-class ClaimRow(NamedTuple):
-    """A claim to be decided."""
-
-    key: bytes
-    value: bytes
-    expires: float
 
 
 class StoreFile:
