@@ -24,8 +24,12 @@ from gate.cli import main as cli
 from gate.reason import GateError
 from gate.server import Bound, connections_most
 from gate.settings import parse
+from gate.testing.lag import LoopLag
 from tests.api.ground import BEARER, SECRET, SITEKEY, gate, settings, site
+from tests.security.process import gate_process
+from tests.security.test_m_lessons import crossed
 from tests.security.timing import cannot_be_told_apart
+from tests.test_address import BOMBS as BOMBS_OF_TEXT
 from tests.test_server import (
     BAD,
     CHECK,
@@ -99,6 +103,38 @@ def test_k1__half_open_clients_end_and_good_ones_are_answered() -> None:
         slow, lived = asyncio.run(crowded(bound.port, 300, 1.0, 0.01))
     assert lived < 6.0 + 1.0  # their limit, one look around, and a busy machine
     assert slow < max(2 * idle[int(0.99 * len(idle))], 0.25)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(300)
+def test_k1__five_thousand_of_them_for_a_minute(tmp_path: Path) -> None:
+    """Each that ends is replaced; the good ones come at 200 a second, from the other core."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    async def half_open(port: int, until: float, index: int) -> None:
+        while time.monotonic() < until:
+            with suppress(OSError):
+                async with connected(port) as (reader, writer):
+                    begun = time.monotonic()
+                    writer.write(HALVES[index % len(HALVES)])
+                    await answers(reader)
+                    assert time.monotonic() - begun < 7.0
+
+    async def main(port: int) -> None:
+        idle = await good_traffic(port, 5.0, 0.005)
+        until = time.monotonic() + 60.0
+        async with asyncio.TaskGroup() as group:
+            for index in range(5000):
+                group.create_task(half_open(port, until, index))
+            beside = await good_traffic(port, 55.0, 0.005)
+        assert beside[int(0.99 * len(beside))] < max(2 * idle[int(0.99 * len(idle))], 0.1)
+
+    try:
+        with gate_process(tmp_path) as running:
+            asyncio.run(main(running.client.base_url.port or 0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # -- k-2: bombs ------------------------------------------------------------------------------------
@@ -399,6 +435,46 @@ def test_k5__the_limit_of_this_process_is_counted_against_its_settings() -> None
             connections_most(parse({"limits": {"dialogues": hard}}))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# -- k-6, k-7 --------------------------------------------------------------------------------------
+
+
+def test_k6__nothing_that_a_stranger_sends_holds_the_loop_up() -> None:
+    """Texts, bodies and tokens that are meant to take long, all at once, in one process."""
+    texts = [*BOMBS_OF_TEXT.values(), '"' * 4000, "a" * 4000 + "@b.test", "(" * 4000]
+    bodies = [b"[" * 8192, b'{"email":' * 900, b"1" * 8000, b"a=1&" * 2000, b"\xff" * 8192]
+
+    async def main() -> float:
+        async with gate(settings(limits={"client_per_minute": 100_000})) as running:
+            async with LoopLag() as lag:
+                for text in texts:
+                    await running.check(text[:4000])
+                    await running.page(text[:2000])
+                    data = {"secret": SECRET, "response": text[:4000], "email": text[:2000]}
+                    await running.client.post("/v1/siteverify", data=data)
+                for body in bodies:
+                    for kind in ("application/json", "application/x-www-form-urlencoded"):
+                        headers = {**BEARER, "content-type": kind}
+                        for path in ("/v1/check", "/v1/siteverify", "/v1/prefetch"):
+                            await running.client.post(path, content=body, headers=headers)
+            return lag.worst()
+
+    assert asyncio.run(main()) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_k7__who_leaves_in_the_middle_of_a_storage_call_leaves_nothing_to_others(
+    kind: str, tmp_path: Path
+) -> None:
+    url = "memory:" if kind == "memory" else f"sqlite:{tmp_path / 'gate.db'}"
+    assert asyncio.run(crossed(url, 600)) == 0
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(600)
+def test_k7__ten_thousand_times(tmp_path: Path) -> None:
+    assert asyncio.run(crossed(f"sqlite:{tmp_path / 'gate.db'}", 10_000)) == 0
 
 
 # -- k-8: keys -------------------------------------------------------------------------------------

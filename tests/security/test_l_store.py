@@ -62,7 +62,7 @@ def test_L1__what_was_promised_before_a_kill_is_there_after_it(tmp_path: Path) -
             for check in promised:
                 found = running.client.get(f"/v1/checks/{check}", headers=BEARER)
                 assert found.status_code == 200, "a promise was lost"
-            body = {"email": f"jane+{number}@grey.test", "timeout_ms": 5000}
+            body = {"email": f"greylisted+{number}@grey.test", "timeout_ms": 5000}
             told = running.client.post("/v1/check", json=body, headers=BEARER).json()
             running.kill()
         assert told["reason"] == "greylisted"
