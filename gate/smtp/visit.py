@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from gate.budget import Deadline
 from gate.egress import Dialer, Exhausted, IPAddress, NoConnect, Unroutable
-from gate.reason import Reason
+from gate.reason import GateError, Reason
 from gate.smtp.admission import Place
 from gate.smtp.dialog import Dialog, Stage, Tls
 from gate.smtp.finding import Question, Visit, keeps_us, read, unanswered
@@ -123,13 +123,17 @@ class Visitor:
         """The question on a warm connection; None if that died before its first reply."""
         session, dialog = taken.session, taken.session.dialog
         trace.step("connect", f"{taken.target.name} [{taken.ip}] warm")
-        session.ask(
-            question.recipient or "",
-            question.control,
-            smtputf8=question.smtputf8,
-            deadline=deadline,
-            stage=question.stage,
-        )
+        try:
+            session.ask(
+                question.recipient or "",
+                question.control,
+                smtputf8=question.smtputf8,
+                deadline=deadline,
+                stage=question.stage,
+            )
+        except GateError:  # what cannot be written, as a fresh dialogue would find as well
+            self._warm.leave(session)
+            raise
         ending = await session.run(taken.target.name)
         _tell(trace, dialog)
         if ending in (Ending.LOST, Ending.FINISHED) and dialog.unheard:
@@ -199,7 +203,11 @@ class Visitor:
         self, session: Session, ending: Ending, question: Question, ip: IPAddress
     ) -> Visit:
         """What it has taught; the connection is parked, or let go of."""
-        visit = read(session.dialog, ending, question, session.our_ip)
+        try:
+            visit = read(session.dialog, ending, question, session.our_ip)
+        except BaseException:
+            session.abort()  # a fault of ours must not keep a connection for ever
+            raise
         visit.ip = ip
         if session.resting and keeps_us(visit):
             self._warm.park(session, ip)

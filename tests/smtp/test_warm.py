@@ -10,16 +10,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import ip_address
 
 import pytest
+from msgspec import structs
 
 from gate.budget import COOL_DOWN, QUIT_LINGER, WARM_IDLE, Deadline
 from gate.dns import MailRoute
-from gate.reason import Reason
+from gate.reason import GateError, Reason
 from gate.smtp import pool
 from gate.smtp.dialog import Tls
 from gate.smtp.pool import REFUSALS_MOST, Counts
 from gate.testing import HostRules, MailHost, ScriptedMta
 from gate.testing.wire import Connection
-from tests.smtp.test_probe import CONTROL, FIRST, World, reason_of, route_to, world
+from tests.smtp.test_probe import CONTROL, FIRST, World, address, reason_of, route_to, world
 
 JANE = HostRules(users=["jane", "joe"])
 PROVIDER = """
@@ -541,5 +542,24 @@ def test_a_host_that_errs_ahead_of_a_question_is_no_fault_of_ours(name: str) -> 
             assert here.prober.counts.hits == 0
             await asyncio.sleep(0)
             assert repr(here.prober).startswith("<Prober 0 connections")
+
+    run(scene)
+
+
+def test_a_recipient_that_cannot_be_written_costs_no_connection() -> None:
+    async def scene() -> None:
+        host = MailHost(JANE)
+        async with world(host) as here:
+            await here.probe()
+            with pytest.raises(GateError):
+                await here.prober.probe(
+                    structs.replace(address(), local="x" * 600),
+                    here.route,
+                    control=None,
+                    deadline=Deadline.after(1.0, time.monotonic),
+                    trace=here.trace,
+                )
+            await asyncio.wait_for(host.connections[0].lost.wait(), 1.0)
+            assert ended_well(host.connections)
 
     run(scene)
