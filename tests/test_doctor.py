@@ -319,6 +319,17 @@ def full_backlog() -> Iterator[tuple[str, int]]:
                 filler.close()
 
 
+def test_a_gate_that_was_switched_off_asks_nobody_about_itself() -> None:
+    async def run() -> tuple[str, str]:
+        async with ground() as (engine, _):
+            before = why_not_alone(engine)
+            await engine.switch.turn(on=False)
+            return before, why_not_alone(engine)
+
+    before, after = asyncio.run(run())
+    assert before == "" and after.startswith("nobody is asked: ")
+
+
 def test_a_target_of_ones_own_is_greeted_instead() -> None:
     (told,) = report(None, None, "port-25", targets=("8.8.4.10",)).findings
     assert (told.state, "greeted by 8.8.4.10" in told.found) == (State.OK, True)

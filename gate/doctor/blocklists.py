@@ -167,7 +167,7 @@ def _listing(topic: Topic, verdict: Verdict) -> Finding:
     details = "; ".join(dict.fromkeys(filter(None, said))) or row.means
     found = f"stands on {row.name} ({', '.join(verdict.codes)}): {details}"
     mend = (
-        f"read why at {row.delist}, stop what brought it there, then ask for removal on that page; "
-        "until then probe from another address"
+        f"read why at {row.delist}, stop what brought it there (meanwhile: gate probing off), then "
+        "ask for removal on that page"
     )
     return topic.problem(found, mend) if row.serious else topic.warning(found, mend)

@@ -33,6 +33,7 @@ from gate.doctor.face import Face, face_of, is_name
 from gate.doctor.finding import Finding, Report, Topic
 from gate.egress import outgoing_addresses
 from gate.engine import Engine
+from gate.probing import STATES
 from gate.reason import GateError
 from gate.settings import server_of
 
@@ -175,8 +176,9 @@ def mail_from(patient: Patient) -> str:
 
 def why_offline(engine: Engine) -> str:
     """Why a gate asks nobody outside; empty if it does."""
-    if not engine.settings.probe.enabled:
-        return "probing is switched off (probe.enabled)"
+    halted = engine.probing.halted
+    if halted:
+        return f"nobody is asked: {STATES[halted]}"
     if engine.settings.sandbox.enabled and (engine.identity is None or engine.identity.note):
         return "the gate serves the sandbox only; set probe.helo to go outside"
     return ""

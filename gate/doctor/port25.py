@@ -173,6 +173,7 @@ def judge(face: Face, visits: Sequence[Visit]) -> Finding:
 
 
 def _turned_away(topic: Topic, visit: Visit) -> Finding:
+    """Somebody answers, and does not want us."""
     assert visit.greeting is not None
     said = f"{visit.greeting.code} {visit.greeting.text}"[:200]
     return topic.problem(
