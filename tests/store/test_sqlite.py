@@ -270,7 +270,7 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database(path: Path) -> None:
     path.write_bytes(b"these are my holiday plans" * 1000)
     text = refusal(path)
-    assert "mv " in text and "start again" in text
+    assert "mv " in text and "is forgotten" in text
     assert path.read_bytes().startswith(b"these are my"), "it is left as it was"
 
 
