@@ -518,7 +518,8 @@ class Checker:
         dns_deadline = deadline.cap(deadline.left() * DNS_SHARE)
         route = await self._resolver.route(address.domain, dns_deadline)
         flight.route = route
-        flight.trace.step("dns", route.failure or ", ".join(route.mx_names))
+        leads = route.failure or ", ".join(route.mx_names)
+        flight.trace.step("dns", f"{leads} ({route.detail})" if route.detail else leads)
         age = None if route.found_at >= started else started - route.found_at
         if age is not None:
             self.hits.route += 1

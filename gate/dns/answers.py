@@ -117,6 +117,10 @@ class Memory(LRUCache[str, V]):
             self._estates.setdefault(estate, names)[name] = None
         super().__setitem__(name, value)
 
+    def estate(self, name: str) -> list[V]:
+        """What is remembered of the names below the registrable domain that `name` belongs to."""
+        return [self[other] for other in tuple(self._estates.get(_estate(name), ()))]
+
     def __delitem__(self, name: str) -> None:
         super().__delitem__(name)
         estate = _estate(name)

@@ -29,7 +29,7 @@ import dns.resolver
 from msgspec import Struct, structs
 
 from gate.budget import DNS_FAILURE, Clock, Deadline
-from gate.dns.answers import Answer, Answers, Memory, Shared
+from gate.dns.answers import ESTATE_MOST, Answer, Answers, Memory, Shared
 from gate.dns.ask import Allowance, ServerAddress
 from gate.dns.hosts import Hosts, MxHost
 from gate.dns.optout import OptOuts
@@ -41,6 +41,7 @@ from gate.reason import GateError, Reason
 HOSTS_MOST: Final = 4
 """MX names looked up (security.md A10)."""
 
+WILDCARD: Final = "wildcard_dns"
 DNS_PORT: Final = 53
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -63,7 +64,9 @@ class MailRoute(Struct, frozen=True, gc=False):
     null: bool
     failure: Reason | None
     detail: str
-    """A short code: `nxdomain`, `servfail`, `timeout`, `nonzero_pref`, `not_public` …; or empty."""
+    """A short code: `nxdomain`, `servfail`, `timeout`, `nonzero_pref`, `not_public` …; or empty.
+    Of a route that leads somewhere: `wildcard_dns` where, by all appearances, every name does.
+    """
     found_at: float
     expires: float
     others: tuple[str, ...] = ()
@@ -215,11 +218,21 @@ class Resolver:
             useless = route.failure is not None
         finally:
             self._opt_outs.leave(domain, useless=useless)
+        if route.failure is None and self._is_wildcard(domain):
+            route = structs.replace(route, detail=WILDCARD)
         if self._opt_outs.declined(domain):
             route = structs.replace(route, opted_out=True)
         if route.expires > self._clock():
             self._routes[domain] = route
         return route
+
+    def _is_wildcard(self, domain: str) -> bool:
+        """Whether more names below its registrable domain lead somewhere than people make by hand.
+
+        Seen by what was asked for: to ask for a name of our own would cost a question each time.
+        """
+        others = self._routes.estate(domain)
+        return len(others) >= ESTATE_MOST and all(route.failure is None for route in others)
 
     def _heard(self, domain: str, opted_out: bool) -> None:
         """A domain's wish has come, maybe after its route."""

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import dns.edns
 import dns.rcode
 import dns.rrset
 
@@ -163,6 +164,17 @@ def bad_version(then: str) -> Packets:
             return [query.says(then)]
         answer = query.blank()
         answer.set_rcode(dns.rcode.BADVERS)
+        return [answer.to_wire()]
+
+    return Packets(make)
+
+
+def bogus() -> Packets:
+    """SERVFAIL of a validating resolver, with the extended error "DNSSEC Bogus" (RFC 8914)."""
+
+    def make(query: Query) -> Iterable[bytes]:
+        answer = query.blank("SERVFAIL")
+        answer.use_edns(0, options=[dns.edns.EDEOption(dns.edns.EDECode.DNSSEC_BOGUS)])
         return [answer.to_wire()]
 
     return Packets(make)

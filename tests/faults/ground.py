@@ -37,8 +37,8 @@ from gate.testing import FakeClock, HostRules, LoopLag, MailHost, ScriptedMta, S
 from gate.testing.plugin import Leftovers
 from gate.testing.wire import Connection, SmtpListener
 from gate.testing.zones import FakeZones, Value
+from gate.trace import Trace
 from gate.verdict import Verdict
-from tests.dns.ground import closed_port
 from tests.lateworld import NOW, settings
 
 BUDGETS: Final = (0.3, 1.0, 5.0)
@@ -81,14 +81,19 @@ class Ground:
     answers: list[Answer] = field(default_factory=list)
 
     async def check(
-        self, budget: float, email: str = JANE, *, max_age: float | None = None
+        self,
+        budget: float,
+        email: str = JANE,
+        *,
+        max_age: float | None = None,
+        trace: Trace | None = None,
     ) -> Answer:
         """Ask for the caller's budget; the flight that it began or joined is noted."""
         checker = self.engine.checker
         started = time.monotonic()
         deadline = Deadline.after(budget, self.time)
         answer = await checker.check(
-            email, site=self.engine.sites[0], deadline=deadline, max_age=max_age
+            email, site=self.engine.sites[0], deadline=deadline, max_age=max_age, trace=trace
         )
         self.answers.append(answer)
         self.worst = max(self.worst, time.monotonic() - started - budget)
@@ -182,12 +187,11 @@ async def ground(
     zones: Mapping[str, Value] | None = None,
     tcp: bool = True,
     resolvers: Seq[tuple[str, int]] = (),
-    dead_resolver: bool = False,
     own_queue_clock: bool = False,
     config: Settings | None = None,
 ) -> AsyncIterator[Ground]:
     """good.test with these hosts: mx.good.test, mx2.good.test … in their order. `zones` goes before
-    that. `resolvers` are asked before the name server of `zones`, or nobody at all is there to be.
+    that. `resolvers` are asked before the name server of `zones`.
     `own_queue_clock`: what is due later does not go by the clock that a test moves.
     """
     seam, clock = Seam(), FakeClock(NOW)
@@ -201,8 +205,7 @@ async def ground(
             seam.add(ip, where)
             plan[_name(number)] = f"A {ip}"
         fake = await stack.enter_async_context(FakeZones({**plan, **(zones or {})}, tcp=tcp))
-        asked = [closed_port()] if dead_resolver else [*resolvers, fake.server]
-        place = Place({"test": asked}, seam)
+        place = Place({"test": [*resolvers, fake.server]}, seam)
         chosen, now = config or settings(webhooks=[]), Time()
         queue = None if own_queue_clock else clock
         opened = open_engine(chosen, world=place, clock=now, wall=clock, queue_clock=queue)

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import struct
+import time
 from collections.abc import Mapping
 from typing import Final
 
 import pytest
 
-from gate.budget import DNS_FAILURE, DNS_NEGATIVE_DEFAULT, DNS_TTL_MOST
+from gate.budget import (
+    DNS_FAILURE,
+    DNS_NEGATIVE_DEFAULT,
+    DNS_SERVER_REST,
+    DNS_TTL_MOST,
+    Deadline,
+)
+from gate.dns import Resolver
+from gate.dns.answers import ESTATE_MOST
 from gate.dns.ask import QUESTIONS
+from gate.doctor import resolving
+from gate.doctor.finding import State
 from gate.egress import own_addresses
 from gate.testing import HostRules
 from gate.testing.dns_listener import Stream
 from gate.testing.forgery import (
     MX_GOOD,
     MX_HEAD,
+    bogus,
     chain_of_aliases,
     crowd,
     deep_owners,
@@ -41,8 +54,11 @@ from gate.testing.zones import (
     Turns,
     Value,
 )
+from gate.trace import Trace
+from tests.dns.ground import closed_port
 from tests.faults.cases import case, row
 from tests.faults.ground import JOE, Case, Ground, Played, Row, ground
+from tests.lateworld import settings
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -107,15 +123,34 @@ async def another_resolver(budget: float) -> Ground:
     return here
 
 
+class Ear(asyncio.DatagramProtocol):
+    """Hears, and says nothing."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.heard += 1
+
+
 async def nobody_listens(budget: float) -> Ground:
     """N46: no resolver; nothing is remembered, and the gate knows that it is not well."""
-    async with ground("accepted", dead_resolver=True) as here:
-        healthy = [here.engine.resolver.healthy]
-        assert await here.found(budget) == ("dns_error", "dns_error")
-        healthy.append(here.engine.resolver.healthy)
+    host, port = closed_port()
+    config = settings(webhooks=[], dns={"servers": [f"{host}:{port}"]})
+    async with ground("accepted", config=config) as here:
+        resolver = here.engine.resolver
+        healthy = [resolver.healthy]
+        assert await here.found(budget, "jane@good.com") == ("dns_error", "dns_error")
+        healthy.append(resolver.healthy)
         assert healthy == [True, False]
-        assert here.engine.resolver.cached("good.test") is None
-        assert await here.found(budget) == ("dns_error", "dns_error")
+        assert resolver.cached("good.com") is None
+        assert await here.found(budget, "jane@good.com") == ("dns_error", "dns_error")
+        loop = asyncio.get_running_loop()
+        back, ear = await loop.create_datagram_endpoint(Ear, (host, port))
+        here.advance(DNS_SERVER_REST)
+        await here.check(0.05, "joe@good.com")
+        assert ear.heard, "it is tried again"
+        back.close()
     return here
 
 
@@ -177,6 +212,59 @@ async def negative_lifetime(budget: float) -> Ground:
         assert await here.reason(budget) == "accepted_email"
         assert here.engine.resolver.cached("good.test") is None
     return here
+
+
+async def wildcard(budget: float) -> Ground:
+    """N41: one name of it is like any other; of very many it is seen, and few are remembered."""
+    zones = {"*.wild.test": MX_GOOD}
+    async with ground("accepted", zones=zones) as here:
+        assert await here.found(budget, "jane@x.wild.test") == ("accepted_email", "accepted_email")
+        resolver = here.engine.resolver
+        names = [f"x{number}.wild.test" for number in range(2 * ESTATE_MOST)]
+        routes = [await resolver.route(name, Deadline.after(5, here.time)) for name in names]
+        assert [route.detail for route in (routes[0], routes[-1])] == ["", "wildcard_dns"]
+        assert sum(resolver.cached(name) is not None for name in names) == ESTATE_MOST
+        trace = Trace(here.time)
+        await here.check(budget, f"jane@{names[-1]}", trace=trace)
+        assert "wildcard_dns" in str(trace.steps)
+    return here
+
+
+async def invented(budget: float) -> Ground:
+    """N43: a resolver that gives an address to every name. It is found out, and refuses nobody."""
+    lies: dict[str, Value] = {f"*.{zone}": "A 9.9.9.9" for zone in ("com", "net", "org")}
+    async with FakeZones({**lies, "*.com MX": NXDOMAIN}) as liar:
+        config = settings(webhooks=[], dns={"servers": [f"127.0.0.1:{liar.server[1]}"]})
+        async with ground("accepted", config=config) as here:
+            resolver = here.engine.resolver
+            assert await resolver.invents_names(Deadline.after(5, here.time)) is True
+            for domain in ("mistyped.com", "mistyped.net"):
+                said, found = await here.found(budget, f"jane@{domain}")
+                assert {said, found} <= {"dns_error", "no_connect"}, f"{said}, {found}"
+            (told,) = await resolving.check(
+                [liar.server], lambda _: _resolver(liar), here.time, Deadline.after(5, here.time)
+            )
+            assert told.state is State.PROBLEM and "names that nobody has" in told.found
+    return here
+
+
+def _resolver(zones: FakeZones) -> Resolver:
+    """As the doctor asks one resolver by itself."""
+    return Resolver([zones.server], clock=time.monotonic, random=random.Random(1), ipv6=False)
+
+
+def typed(email: str) -> Case:
+    """N44: what is no domain is said to be none, and nobody is asked."""
+
+    async def scene(budget: float) -> Ground:
+        async with ground("accepted") as here:
+            answer = await here.check(budget, email)
+            assert answer.verdict.reason == "invalid_email"
+            assert answer.fault is not None
+            assert not here.questions
+        return here
+
+    return Case(email, scene)
 
 
 def four_looked_up(here: Ground) -> None:
@@ -481,7 +569,39 @@ ROWS = [
         "our own addresses: not dialled",
         denied(*(str(ip) for ip in own_addresses())),
     ),
-]
+    row("N41", "every name below a domain leads somewhere", Case("a hundred", wildcard)),
+    row(
+        "N42",
+        "signatures that are wrong: SERVFAIL, says the resolver that looked",
+        failed("extended error 6", bogus()),
+    ),
+    row("N43", "a resolver that invents names", Case("for .com, .net and .org", invented)),
+    row(
+        "N44",
+        "domains in other scripts: as A-labels, strictly",
+        case(
+            "bücher.test", "accepted", expect="accepted_email", again="kept",
+            email="jane@bücher.test", dns={"xn--bcher-kva.test": MX_GOOD},
+        ),
+        typed("jane@xn--\\-\\-.test"),
+        typed("jane@xn--a.test"),
+        typed("jane@💩.test"),
+    ),
+    # The row wants status 422. The API answers 200 for every verdict, and a bad address is one.
+    row(
+        "N45",
+        "the domain is a public suffix: what its records say, as of any other",
+        case(
+            "no records", "accepted", expect="no_mx", again="kept", email="jane@test",
+            dns={"test": "TXT x"},
+        ),
+        case(
+            "an MX, as ai has one", "accepted", expect="accepted_email", again="kept",
+            email="jane@test", dns={"test": MX_GOOD},
+        ),
+    ),
+    row("N46", "nobody listens where the resolver should be", Case("refused", nobody_listens)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -412,3 +412,30 @@ def checked(gate: list[str], file: Path) -> tuple[int, str]:
         env=os.environ | {"GATE_CONFIG": ""},
     )
     return done.returncode, (done.stdout + done.stderr).strip()
+
+
+def test_O14_one_of_two_dies(tmp_path: Path) -> None:
+    """The other one goes on as before; what the dead one held is taken up when it is back.
+
+    Each has a file and limits of its own: two processes that share neither are two gates.
+    """
+    files = [tmp_path / "one.db", tmp_path / "two.db"]
+    configs = [served(store={"url": f"sqlite:{file}"}) for file in files]
+
+    async def main() -> None:
+        async with world(8, greylist=60.0) as outside, AsyncExitStack() as stack:
+            one, two = (stack.enter_context(gate(outside.outside, each)) for each in configs)
+            first, second = Caller(one.port, SECRET), Caller(two.port, SECRET)
+            assert (await first.ask(good(0)))["reason"] == "greylisted"
+            os.kill(one.pid, signal.SIGKILL)
+            with pytest.raises((OSError, Refused)):
+                await first.ask(good(1))
+            for number, budget in enumerate((300, 1000, 5000), 2):
+                started = time.monotonic()
+                assert (await second.ask(good(number), budget))["reason"] == "greylisted"
+                assert time.monotonic() - started < budget / 1000 + GRACE
+            second.close()
+            await two.stop()
+
+    uvloop.run(main())
+    assert [asyncio.run(waiting(file)) for file in files] == [1, 3]
