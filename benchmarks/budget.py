@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection as Pipe
 
 import uvloop
 
+from benchmarks.record import record
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
 from gate.server import Bound, run
@@ -34,6 +35,7 @@ from gate.testing.zones import FakeZones
 
 BUDGETS_MS = (300, 800, 2500)
 GRACE_MS = 100
+P99_MS = 15
 FIRST_PIT = ip_address("198.18.0.1")
 """Benchmarking space (RFC 2544), which the guard denies but for the seam."""
 SECRET = "s" * 40
@@ -194,7 +196,7 @@ async def measure(
 
 def main() -> int:
     """Measure and print; exit 1 when an answer came later than its budget + 100 ms."""
-    tarpits = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    tarpits = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     with gate_before_tarpits(tarpits * rounds * len(BUDGETS_MS)) as (port, secret):
         rows = uvloop.run(measure(port, secret, tarpits, rounds))
@@ -207,6 +209,12 @@ def main() -> int:
         )
     worst = max(row["over"] for row in rows)
     print(f"promise: every answer within its budget + {GRACE_MS} ms: worst is {worst:+.0f} ms")
+    if len(sys.argv) == 1:
+        late = max(row["p99"] - row["budget"] for row in rows)
+        figure = f"worst {worst:+.0f} ms, p99 {late:+.0f} ms, {tarpits} tarpits"
+        goal = f"worst <= +{GRACE_MS} ms, p99 <= +{P99_MS} ms, 1,000 tarpits"
+        met = worst <= GRACE_MS and late <= P99_MS
+        record("budget", promises={"S5": (figure, goal, met)}, figures=rows)
     return 0 if worst <= GRACE_MS else 1
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 import httpx
 import uvloop
 
+from benchmarks.record import record
 from gate.budget import Deadline
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
@@ -206,6 +207,8 @@ def main() -> int:
     with receiver() as (hook, pipe):
         p99 = uvloop.run(measure(hook, pipe, messages))
     print(f"promise: p99 of the first attempt within {PROMISE_SECONDS:.0f} s: {p99:.3f} s")
+    if len(sys.argv) == 1:
+        record("outbox", promises={}, figures={"first attempt p99 s": p99})
     return 0 if p99 <= PROMISE_SECONDS else 1
 
 

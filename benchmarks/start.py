@@ -29,6 +29,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+
+from benchmarks.record import record
 app = Starlette(routes=[Route("/v1/check", lambda request: JSONResponse({{}}), methods=["POST"])])
 uvicorn.run(app, port={port}, log_level="error")
 """
@@ -115,6 +117,11 @@ def main() -> int:
     met = max(gate) <= PROMISE_S and statistics.median(server) <= IMPORT_PROMISE_S
     print(f"promise: {PROMISE_S} s to the first answer, {IMPORT_PROMISE_S} s to import: ", end="")
     print("met" if met else "missed")
+    if len(sys.argv) == 1:
+        figure = f"{max(gate):.2f} s, import {statistics.median(server):.2f} s"
+        goal = f"<= {PROMISE_S} s, import <= {IMPORT_PROMISE_S} s"
+        figures = {"gate": gate, "bare Starlette": bare, "import": server, "import client": client}
+        record("start", promises={"S10": (figure, goal, met)}, figures=figures)
     return 0 if met else 1
 
 

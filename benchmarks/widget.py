@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Page, sync_playwright
 
+from benchmarks.record import record
 from gate import widget
 from tests.browser.conftest import ARGUMENTS, CHROMIUM
 from tests.browser.ground import SECRET, Shop, gate_process, shop, signup
@@ -84,7 +85,7 @@ def remember(url: str, emails: list[str]) -> None:
             client.post(f"{url}/v1/check", json={"email": email}).raise_for_status()
 
 
-def known(page: Page, site: Shop, folder: Path, rounds: int) -> bool:
+def known(page: Page, site: Shop, folder: Path, rounds: int) -> float:
     """Remembered addresses, and new mailboxes of a known domain; requests for each."""
     with gate_process(folder, site.origin) as gate:
         page.goto(site.page(signup(gate.url)))
@@ -100,7 +101,7 @@ def known(page: Page, site: Shop, folder: Path, rounds: int) -> bool:
         checks = sum(url.endswith("/v1/check") for url in asked)
         print(f"  requests: {checks / (2 * rounds):.2f} checks for each typed address, ", end="")
         print(f"{prefetches} prefetches for {2 * rounds} addresses of one domain")
-    return worst <= PROMISE_MS
+    return worst
 
 
 def cold(page: Page, site: Shop, folder: Path, rounds: int) -> None:
@@ -132,11 +133,16 @@ def main() -> int:
     ):
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS])
         page = chromium.new_page()
-        kept = known(page, site, Path(folder) / "known", rounds)
+        worst = known(page, site, Path(folder) / "known", rounds)
+        kept = worst <= PROMISE_MS
         print(f"  promise ({PROMISE_MS:.0f} ms at p95, remembered): {'kept' if kept else 'BROKEN'}")
         (Path(folder) / "cold").mkdir()
         cold(page, site, Path(folder) / "cold", rounds)
         chromium.close()
+    if len(sys.argv) == 1:
+        figure = f"p95 {worst:.0f} ms over the debounce"
+        promises = {"S9": (figure, f"<= {PROMISE_MS:.0f} ms", kept)}
+        record("widget", promises=promises, figures={"remembered p95 ms": worst})
     return 0 if kept else 1
 
 
