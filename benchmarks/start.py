@@ -19,6 +19,8 @@ import sys
 import time
 from contextlib import closing
 
+from benchmarks.record import record
+
 PROMISE_S = 2.0
 IMPORT_PROMISE_S = 0.5
 SECRET = "start-benchmark-master-key-0123456789"
@@ -29,8 +31,6 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-
-from benchmarks.record import record
 app = Starlette(routes=[Route("/v1/check", lambda request: JSONResponse({{}}), methods=["POST"])])
 uvicorn.run(app, port={port}, log_level="error")
 """
