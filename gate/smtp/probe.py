@@ -132,7 +132,7 @@ class Prober:
             async with self._admission.place(errand, deadline) as place:
                 if not self._sources.take(question.source):
                     raise Unasked(Reason.THROTTLED)
-                if not place.control:
+                if question.control and not place.control:
                     question = replace(question, control=None)
                 hosts = len(route.mx_names)
                 finding = await self._walk(targets, hosts, question, place, deadline, trace)
