@@ -33,11 +33,13 @@ RST: Final = struct.pack("ii", 1, 0)
 class Faults:
     """What happens to the bytes. Seconds and octets; nothing of it by default.
 
+    `answer`: what a client says gets no further, and each piece of it is answered with this.
     `latency`: each piece is late by so much. `bandwidth`: octets a second. `slices`: octets of a
     segment, `pause` seconds between two of them. `silent`: nothing gets through, and nobody is
     told. `slow_close`: the end of a connection is passed on so much later.
     """
 
+    answer: bytes = b""
     latency: float = 0.0
     bandwidth: float | None = None
     slices: int | None = None
@@ -118,7 +120,8 @@ class FaultyProxy:
         try:
             answers, behind = await asyncio.open_connection(*self._target)
             self._writers.add(behind)
-            await asyncio.gather(self._carry(reader, behind), self._carry(answers, writer))
+            there = self._carry(reader, behind, back=writer)
+            await asyncio.gather(there, self._carry(answers, writer))
         except (OSError, asyncio.CancelledError):
             pass  # the peer is gone, or the proxy goes down
         finally:
@@ -128,11 +131,19 @@ class FaultyProxy:
                     self._writers.discard(end)
             self._tasks.discard(task)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One direction, until its end."""
+    async def _carry(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        back: asyncio.StreamWriter | None = None,
+    ) -> None:
+        """One direction, until its end. `back`: the way to who speaks, if that is the client."""
         while data := await reader.read(PIECE):
             faults = self.faults
             if faults.silent:
+                continue
+            if faults.answer and back is not None:
+                back.write(faults.answer)
                 continue
             await asyncio.sleep(faults.latency)
             size = faults.slices or len(data)

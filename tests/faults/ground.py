@@ -242,10 +242,11 @@ async def _closed(servers: Seq[SmtpListener]) -> None:
             if not connection.deaf:
                 async with asyncio.timeout(CLOSES):
                     await connection.ended.wait()
-            _spoke_in_turn(connection)
+            spoke_in_turn(connection)
 
 
-def _spoke_in_turn(connection: Connection) -> None:
+def spoke_in_turn(connection: Connection) -> None:
+    """Whoever speaks before the last line of the greeting is caught."""
     before = b""
     for piece in connection.log:
         if not piece.sent:

@@ -97,6 +97,21 @@ def test_silence_swallows_everything() -> None:
     scene(body)
 
 
+def test_an_answer_of_its_own() -> None:
+    async def body(proxy: FaultyProxy) -> None:
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        proxy.faults = Faults(answer=b"-LOADING\r\n")
+        writer.write(b"PING\r\n")
+        assert await reader.readline() == b"-LOADING\r\n"
+        proxy.faults = Faults()
+        writer.write(b"PING\r\n")
+        assert await reader.readline() == b"PING\r\n"
+        writer.transport.abort()
+        assert proxy.carried == 12
+
+    scene(body)
+
+
 def test_the_end_of_a_connection_may_be_slow() -> None:
     async def body(proxy: FaultyProxy) -> None:
         proxy.faults = Faults(slow_close=0.1)
