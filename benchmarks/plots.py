@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.record import RESULTS
@@ -17,9 +18,9 @@ OURS: Final = "the gate"
 Axes = Any
 
 
-def results(name: str) -> dict[str, Any]:
+def results(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     """What a benchmark kept. Raises `FileNotFoundError` if it has not been run."""
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text("utf-8"))
     return found
 
 
