@@ -44,6 +44,7 @@ UNLIMITED: Final[Mapping[str, int]] = {
     "destination_dialogues": 64,
     "network_dialogues": 3000,
     "network_recipients_per_minute": NEVER,
+    "domain_dialogues": 64,
     "domain_recipients_per_minute": NEVER,
     "destination_recipients_per_minute": NEVER,
     "secret_per_minute": 1000 * NEVER,

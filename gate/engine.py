@@ -330,6 +330,7 @@ def _caps(limits: Limits) -> Caps:
         network_dialogues=limits.network_dialogues,
         destination_recipients=limits.destination_recipients_per_minute,
         network_recipients=limits.network_recipients_per_minute,
+        domain_dialogues=limits.domain_dialogues,
         domain_recipients=limits.domain_recipients_per_minute,
     )
 

@@ -185,6 +185,9 @@ class Limits(_Section, frozen=True):
         Recipients,
         Meta(description="recipients asked of one address or its /24 (IPv6: /48) in a minute"),
     ] = 30
+    domain_dialogues: Annotated[
+        Count, Meta(description="SMTP dialogues at the same time about one domain")
+    ] = 1
     domain_recipients_per_minute: Annotated[
         Recipients, Meta(description="recipients asked of one domain in a minute")
     ] = 10

@@ -179,6 +179,7 @@ UNLIMITED: Final = f"""
 destination_dialogues = 16
 site_dialogues = 256
 destination_recipients_per_minute = 100_000
+domain_dialogues = 16
 domain_recipients_per_minute = 100_000
 """
 """As for a domain of one's own: the others have no limits."""
