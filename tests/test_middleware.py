@@ -31,7 +31,7 @@ from gate.reason import Choice, GateError, Reason
 from gate.server import Bound
 from tests.api.ground import OTHER, SECRET, settings, site
 from tests.badgate import HANG_UP, SILENT, bad_gate
-from tests.test_server import config, serving
+from tests.test_server import OUTLIVED, config, serving
 
 GOOD, BAD, SLIP = "jane@inbox.test", "nobody@inbox.test", "jane@gmial.com"
 BOUNDARY = "----a"
@@ -332,7 +332,7 @@ def test_of_many_values_a_few_are_asked_and_the_strictest_counts() -> None:
 
 @pytest.fixture(scope="module")
 def bound() -> Iterator[Bound]:
-    with serving(config()) as running_gate:
+    with serving(config(limits=OUTLIVED)) as running_gate:
         yield running_gate
 
 
