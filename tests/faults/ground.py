@@ -31,6 +31,7 @@ from gate.budget import Deadline
 from gate.checker import Known
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
+from gate.reason import Reason
 from gate.recheck import KIND
 from gate.settings import Settings
 from gate.testing import FakeClock, HostRules, LoopLag, MailHost, ScriptedMta, Seam, transcript
@@ -55,6 +56,16 @@ AGAIN_AT_ONCE: Final = 6
 TRIES: Final = 3
 CLOSES: Final = 2.0
 """Seconds until connections that the gate has let go are seen to be closed."""
+OF_A_MAILBOX: Final = frozenset(
+    {
+        Reason.ACCEPTED_EMAIL,
+        Reason.REJECTED_EMAIL,
+        Reason.MAILBOX_DISABLED,
+        Reason.MAILBOX_FULL,
+        Reason.ACCEPT_ALL,
+    }
+)
+"""What only the answer to RCPT can say."""
 FINAL_LINE: Final = re.compile(rb"(?m)^[2-5][0-9][0-9](?: |\r?$)")
 
 Peer = str | HostRules | SmtpListener | tuple[str, int]
@@ -96,6 +107,8 @@ class Ground:
             email, site=self.engine.sites[0], deadline=deadline, max_age=max_age, trace=trace
         )
         self.answers.append(answer)
+        if answer.verdict.reason in OF_A_MAILBOX and answer.smtp is not None:
+            assert answer.smtp[0] == "rcpt", f"{answer.verdict.reason} by the word of {answer.smtp}"
         self.worst = max(self.worst, time.monotonic() - started - budget)
         self.flights += [flight.task for flight in checker._flights.values()]
         return answer
