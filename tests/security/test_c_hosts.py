@@ -146,18 +146,22 @@ TRICKLES: Final = {
 }
 
 
-@pytest.mark.parametrize("stage", TRICKLES)
-def test_C2__a_host_that_trickles_gets_the_budget_and_no_more(stage: str) -> None:
-    async def main() -> None:
+def test_C2__a_host_that_trickles_gets_the_budget_and_no_more() -> None:
+    """At every stage, all at once: each is its own host."""
+
+    async def one(stage: str) -> None:
         script = TRICKLES[stage] + "\n*hang"
         async with probed(ScriptedMta(script, strict=False)) as here:
             begun = time.monotonic()
             finding = await here.probe(seconds=0.4)
-            assert time.monotonic() - begun <= 0.4 + 0.05 + NOISE
+            assert time.monotonic() - begun <= 0.4 + 0.05 + NOISE, stage
             settled = {"timeout", "tls_failed"} | ({"accepted_email"} if stage == "RSET" else set())
-            assert reason_of(finding) in settled
+            assert reason_of(finding) in settled, stage
             async with asyncio.timeout(1.0):
                 await here.servers[0].connections[0].lost.wait()
+
+    async def main() -> None:
+        await asyncio.gather(*map(one, TRICKLES))
 
     asyncio.run(main())
 
@@ -166,7 +170,7 @@ def test_C2__and_the_caller_is_answered_within_its_own() -> None:
     async def main() -> None:
         script = TRICKLES["EHLO"] + "\n*hang"
         async with gated({"a.test": ScriptedMta(script, strict=False)}) as (running, _):
-            for budget in (100, 300, 600):
+            for budget in (100, 300):
                 begun = time.monotonic()
                 told = (await running.check(f"jane{budget}@a.test", timeout_ms=budget)).json()
                 assert time.monotonic() - begun <= budget / 1000 + NOISE

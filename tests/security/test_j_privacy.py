@@ -294,11 +294,16 @@ def test_J4__only_the_sites_own_server_may_ask_for_it() -> None:
 
 
 def test_J4__a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+
+    def lose() -> None:
+        folder.rename(tmp_path / "elsewhere")
+
     async def main() -> httpx.Response:
-        config = settings(store={"url": f"sqlite:{tmp_path / 'gate.db'}"})
-        async with gate(config) as running:
+        async with gate(settings(store={"url": f"sqlite:{folder / 'gate.db'}"})) as running:
             await running.check("jane@inbox.test")
-            (tmp_path / "gate.db").rename(tmp_path / "elsewhere.db")
+            lose()
             return await running.client.request(
                 "DELETE", "/v1/subject", json={"email": "jane@inbox.test"}, headers=BEARER
             )
