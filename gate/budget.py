@@ -133,7 +133,7 @@ COOL_DOWN: Final = 300.0
 COOL_DOWN_MOST: Final = 10_800.0
 """A destination that refuses us rests; doubling, up to the second figure."""
 PROBING_SWITCH: Final = 100 * 365 * 86_400.0
-"""How long the operator's switch is remembered: for ever, as far as a date in a store can say it."""
+"""How long the operator's switch is remembered: for ever, as far as a store's dates can say it."""
 RATE_REST: Final = 900.0
 """A destination that says we ask too fast, or 421, is left alone this long."""
 RECIPIENT_WINDOW: Final = 61.0
@@ -226,6 +226,18 @@ CLAIM_GRACE: Final = 7200.0
 """Claims are kept this much longer than asked: a clock that was an hour ahead revives no token."""
 STORE_QUEUE: Final = 0.5
 """What is promised waits so long to be on disk; it is written as soon as can be all the same."""
+STORE_ANSWER: Final = 0.5
+"""A store over the network that has not answered by then is out of order."""
+STORE_ANSWER_MORE: Final = 0.05
+"""It has so much more for each thousand words of a question."""
+STORE_OPEN: Final = 2.0
+"""Connecting to a store over the network, all of it. Recovery: this and STORE_RETRY, at most."""
+STORE_NEWS: Final = 1.0
+"""What another process of the same store erased is forgotten by this one within this."""
+STORE_NEWS_KEPT: Final = 3600.0
+"""Who did not look for so long forgets all that it holds in memory in front of the store."""
+STORE_SKEW: Final = 2.0
+"""A clock that is further from the store's is worth a warning: leases and claims go by it."""
 QUEUE_IDLE: Final = 30.0
 """A queue with nothing due is looked at again after this; what is added wakes it at once."""
 

@@ -3,7 +3,9 @@
 What it promises: no name is ever handed to the socket layer; every address is classified after
 resolution and the very object that was classified is dialled; the port is one of the dialler's own
 (25 for mail, 443 and 80 for webhooks) or there is no socket; the peer is the one that was meant, or
-the connection is closed. Nothing else in the project opens an outbound connection. An address that
+the connection is closed. Nothing else in the project opens an outbound connection. Servers that the
+operator names, resolvers and the store, are dialled without being classified; the store alone may
+be named. An address that
 has a proxy is dialled from there: the proxy is given that very IP address, never a name.
 
 Denied addresses are dropped before anything is raced; what is denied is said in `special.py`.
@@ -464,6 +466,36 @@ async def open_resolver_tcp(
         sock.close()
         raise
     return await asyncio.get_running_loop().create_connection(factory, sock=sock)
+
+
+async def open_store_connection(
+    server: tuple[str, int], tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A stream to the configured store. `tls`: the certificate has to prove the server's name.
+
+    A name is looked up as the system does it, because names of containers and of /etc/hosts are
+    known there only; its addresses are tried in turn. Raises `OSError`. The caller bounds it in
+    time; cancelling closes the socket.
+    """
+    loop = asyncio.get_running_loop()
+    failure = OSError(errno.EADDRNOTAVAIL, "has no address")
+    for family, _, _, _, target in await loop.getaddrinfo(*server, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await _connected(sock, (str(target[0]), server[1]))
+        except OSError as error:
+            sock.close()
+            failure = error
+            continue
+        except BaseException:
+            sock.close()
+            raise
+        return await asyncio.open_connection(
+            sock=sock, ssl=tls, server_hostname=server[0] if tls else None
+        )
+    raise failure
 
 
 def _lanes(addresses: Sequence[IPAddress]) -> list[list[IPAddress]]:

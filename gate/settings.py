@@ -28,6 +28,8 @@ from gate.budget import CHECK, CHECK_LEAST, CHECK_MOST
 from gate.hooks.settings import ENV, Hook
 from gate.hooks.settings import problems as hook_problems
 from gate.reason import Choice, GateError
+from gate.redis_url import SCHEMES, WRITE_URL
+from gate.redis_url import parse as parse_redis
 from gate.webhooks.settings import Webhook
 from gate.webhooks.settings import problems as webhook_problems
 
@@ -207,9 +209,13 @@ class Limits(_Section, frozen=True):
 class StoreSettings(_Section, frozen=True):
     """Where verdicts and claims are kept."""
 
-    url: Annotated[str, Meta(description='"sqlite:FILE" (kept across restarts) or "memory:"')] = (
-        "sqlite:gate.db"
-    )
+    url: Annotated[
+        str,
+        Meta(
+            description='"sqlite:FILE" (kept across restarts), "redis://user:password@host:6379/0" '
+            '(shared by several gates; rediss:// with TLS), or "memory:"'
+        ),
+    ] = "sqlite:gate.db"
 
 
 class SandboxSettings(_Section, frozen=True):
@@ -568,12 +574,23 @@ def _identity_problems(settings: Settings) -> list[str]:
     local, _, domain = sender.rpartition("@")
     if sender and not (_is_plain(local) and _is_host_name(domain)):
         found.append(f"probe.mail_from: {sender!r} is no address; write one of yours")
-    url = settings.store.url
-    if url != "memory:" and not (url.startswith("sqlite:") and len(url) > len("sqlite:")):
-        found.append(f'store.url: {url!r} is not known; write "sqlite:gate.db" or "memory:"')
+    found += _store_problems(settings.store.url)
     for name in ("secret", "secret_previous"):
         found += _secret_problems(f"server.{name}", getattr(settings.server, name))
     return found
+
+
+def _store_problems(url: str) -> list[str]:
+    """Nothing of a URL but its kind is repeated: a password may be in it."""
+    kind, _, name = url.partition(":")
+    if url.startswith(SCHEMES):
+        try:
+            parse_redis(url)
+        except ValueError as error:
+            return [f"store.url: {error}; {WRITE_URL}"]
+    elif url != "memory:" and not (kind == "sqlite" and name):
+        return [f"store.url: {kind + ':'!r} is not known; {WRITE_URL}"]
+    return []
 
 
 def _secret_problems(name: str, secret: str) -> list[str]:

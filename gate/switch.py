@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from gate.budget import PROBING_SWITCH, STORE_CLAIM, Clock
 from gate.probing import Probing
+from gate.redis_url import SCHEMES, without_password
 from gate.store import Kept, Store
 from gate.trace import redact
 
@@ -29,7 +30,9 @@ KEY: Final = b"probing switch"
 
 
 def place_of(url: str) -> str:
-    """The URL of a store, the same wherever it is read."""
+    """The URL of a store, the same wherever it is read. Holds no password."""
+    if url.startswith(SCHEMES):
+        return without_password(url)
     kind, _, name = url.partition(":")
     return f"{kind}:{Path(name).absolute() if name else ''}"
 

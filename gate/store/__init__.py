@@ -1,7 +1,8 @@
 """What outlives a flight: records, claims that are made once, jobs to be done, the gate's secrets.
 
-A store maps octets to octets and knows nothing of addresses or verdicts. Two kinds: `memory:`, gone
-with the process, and `sqlite:FILE`, one file for one process. tests/contract holds for both.
+A store maps octets to octets and knows nothing of addresses or verdicts. Three kinds: `memory:`,
+gone with the process; `sqlite:FILE`, one file for one process; `redis://HOST`, one server for any
+number of processes. tests/contract holds for all.
 
 What every store promises:
 
@@ -23,6 +24,7 @@ from msgspec import Struct
 
 from gate.budget import Clock
 from gate.reason import GateError
+from gate.redis_url import SCHEMES, WRITE_URL
 
 
 class Kept(NamedTuple):
@@ -218,11 +220,11 @@ class Store(Records, Claims, Queue, Protocol):
 
 
 async def open_store(url: str, *, wall: Clock, capacity: int) -> Store:
-    """The store at `memory:` or `sqlite:FILE`, holding up to `capacity` records in memory.
+    """The store of a URL, holding up to `capacity` records in memory.
 
     Raises `GateError`, saying what to do, for a file that cannot be used: its directory is missing,
     it cannot be written, is damaged, belongs to another program, to another process now, or to a
-    newer gate.
+    newer gate; and for a server that cannot be reached or must not hold it (link.py).
     """
     if url == "memory:":
         from gate.store.memory import MemoryStore
@@ -233,4 +235,8 @@ async def open_store(url: str, *, wall: Clock, capacity: int) -> Store:
         from gate.store.sqlite import SqliteStore
 
         return await SqliteStore.open(Path(name), wall=wall, capacity=capacity)
-    raise GateError(f'store.url: {url!r} is not known; write "sqlite:gate.db" or "memory:"')
+    if url.startswith(SCHEMES):
+        from gate.store.redis import RedisStore
+
+        return await RedisStore.open(url, wall=wall, capacity=capacity)
+    raise GateError(f"store.url: {kind + ':'!r} is not known; {WRITE_URL}")

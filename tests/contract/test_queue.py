@@ -13,6 +13,7 @@ import pytest
 from gate.store import Again, Buried, Done, Job, Kept, Settled, Store, open_store
 from gate.store.queue import EXPIRED, LANE_MOST, POISON, UNKNOWN_LANE, WORN_OUT
 from gate.testing import FakeClock
+from tests.contract.conftest import KINDS, Place
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
@@ -22,10 +23,10 @@ Body = Callable[[Store], Awaitable[None]]
 With = Callable[[Body], None]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def with_store(request: pytest.FixtureRequest, tmp_path: Path) -> With:
+@pytest.fixture(params=KINDS)
+def with_store(request: pytest.FixtureRequest, place: Place) -> With:
     """Run an async body with an open store of each kind."""
-    url = "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'gate.db'}"
+    url = place(request.param)
 
     def run(body: Body) -> None:
         async def main() -> None:
@@ -267,7 +268,7 @@ def test_eight_workers_and_slow_ones_have_one_effect_for_each_job(with_store: Wi
     with_store(body)
 
 
-# -- across processes: only a file is there to be found again
+# -- across processes: only what is outside them is there to be found again
 
 
 def test_a_restart_gives_back_what_was_leased(tmp_path: Path) -> None:
@@ -288,12 +289,35 @@ def test_a_restart_gives_back_what_was_leased(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_lease_of_a_shared_store_outlives_a_restart_of_another_gate(place: Place) -> None:
+    """O14: one of two dies; what it held is the other's when the lease ends, and not before."""
+
+    async def main() -> None:
+        url = place("redis")
+        one = await open_store(url, wall=FakeClock(NOW), capacity=10)
+        await one.begin(NOW)
+        await add(one, job("a"))
+        (held,) = await one.lease("k", ALL, now=NOW, until=NOW + 60)
+        other = await open_store(url, wall=FakeClock(NOW), capacity=10)
+        await other.begin(NOW + 1)
+        assert await names(other, NOW + 59) == []
+        assert await names(other, NOW + 60) == ["a"]
+        assert not await one.settle([Settled(held, Done())])
+        await one.close()
+        await other.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
 @pytest.mark.parametrize("step", [-HOUR, HOUR], ids=["an hour back", "an hour ahead"])
-def test_a_clock_that_was_set_puts_nothing_off_for_long(tmp_path: Path, step: float) -> None:
+def test_a_clock_that_was_set_puts_nothing_off_for_long(
+    place: Place, kind: str, step: float
+) -> None:
     """O09: what was made by a clock an hour ahead waits as long as it was meant to."""
 
     async def main() -> None:
-        url = f"sqlite:{tmp_path / 'gate.db'}"
+        url = place(kind)
         store = await open_store(url, wall=FakeClock(NOW), capacity=10)
         await store.begin(NOW)
         await add(store, job("a", due=NOW + 300))

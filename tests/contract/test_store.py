@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 
 from gate.reason import GateError
 from gate.store import Store, open_store
+from tests.contract.conftest import KINDS, Place
 
 KEY, OTHER = b"k" * 16, b"o" * 16
 HOUR = 3600.0
@@ -29,10 +29,10 @@ Body = Callable[[Store, Wall], Awaitable[None]]
 With = Callable[..., None]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def with_store(request: pytest.FixtureRequest, tmp_path: Path) -> With:
+@pytest.fixture(params=KINDS)
+def with_store(request: pytest.FixtureRequest, place: Place) -> With:
     """Run an async body with an open store of each kind, and close it."""
-    url = "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'gate.db'}"
+    url = place(request.param)
 
     def run(body: Body, capacity: int = 1000) -> None:
         async def main() -> None:
@@ -240,14 +240,14 @@ def test_the_master_key_is_made_once(with_store: With) -> None:
     with_store(body)
 
 
-def test_two_stores_have_two_master_keys(tmp_path: Path) -> None:
+def test_two_stores_have_two_master_keys(place: Place) -> None:
     async def main() -> None:
-        urls = ["memory:", "memory:", f"sqlite:{tmp_path / 'a'}", f"sqlite:{tmp_path / 'b'}"]
+        urls = [place(kind) for kind in KINDS for _ in range(2)]
         stores = [await open_store(url, wall=Wall(), capacity=10) for url in urls]
         masters = {(await store.keyring())["master"] for store in stores}
         for store in stores:
             await store.close()
-        assert len(masters) == 4
+        assert len(masters) == 6
 
     asyncio.run(main())
 
@@ -268,7 +268,13 @@ UNKNOWN = [
     "memory:x",
     "sqlite",
     "sqlite:",
-    "redis://localhost",
+    "redis",
+    "redis:",
+    "redis://",
+    "redis://host/db",
+    "redis://user@host/",
+    "redis://host?ssl=off",
+    "redis+tls://host/0",
     "gate.db",
     "SQLITE:x",
 ]
