@@ -199,11 +199,11 @@ def test_L4__a_damaged_file_is_seen_at_the_start(
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:9/0", "rediss://127.0.0.1:9/0", "postgres://x"])
-def test_L5__a_store_that_there_is_not_is_refused_at_the_start(
+def test_L5__a_store_that_cannot_be_had_is_refused_at_the_start(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody gets a promise from a store that keeps none. What a shared store has to bear is
-    proved where there is one.
+    """Nobody gets a promise from a store that keeps none. What becomes of one that is slow, down
+    or forgetful later is proved where there is a real server.
     """
     config = tmp_path / "gate.toml"
     config.write_text(f'[store]\nurl = "{url}"\n[dns]\nservers = ["127.0.0.1:9"]\n')
