@@ -22,7 +22,7 @@ from gate.sandbox import EXAMPLES
 from gate.server import Bound
 from tests.api.ground import SECRET
 from tests.badgate import HANG_UP, SILENT, bad_gate, http
-from tests.test_server import config, serving
+from tests.test_server import OUTLIVED, config, serving
 
 JANE = "jane.private@inbox.test"
 SLOW = itertools.count(300)
@@ -31,7 +31,7 @@ WHOLE = {"decision": "block", "result": "undeliverable", "reason": "rejected_ema
 
 @pytest.fixture(scope="module")
 def bound() -> Iterator[Bound]:
-    with serving(config(limits={"client_per_minute": 3})) as running:
+    with serving(config(limits={"client_per_minute": 3, **OUTLIVED})) as running:
         yield running
 
 
