@@ -54,7 +54,7 @@ from gate.trace import Trace
 
 ANSWER = 0.04
 """Seconds that the distant host takes for each answer."""
-AGAIN = 15
+AGAIN = 9
 """Questions asked of it in each way: fewer than wear a connection out."""
 KEPT = 128
 S3_COLD, S3_WARM = 4, 1
