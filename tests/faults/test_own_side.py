@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -11,8 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -23,15 +24,16 @@ import uvloop
 from benchmarks.start import free_port
 from gate.budget import HTTP_STOP
 from gate.reason import GateError
-from gate.store import Done, Settled, open_store
+from gate.store import Done, Settled, Store, open_store
 from gate.store.recover import recover
-from gate.testing import HostRules
+from gate.testing import Faults, FaultyProxy, HostRules, LoopLag
 from gate.token import Claims, TokenFault, mint, open_token
 from tests.durability.domains import name_of
 from tests.faults.cases import row
-from tests.faults.ground import GRACE, Case, Ground, Played, Row, ground
-from tests.faults.lives import FIRST, SECOND, opened
+from tests.faults.ground import BUDGETS, GRACE, STALL, Case, Ground, Played, Row, ground
+from tests.faults.lives import FIRST, SECOND, job, opened
 from tests.lateworld import NOW, settings
+from tests.redisworld import RedisServer, redis_server
 from tests.resources.crowd import Caller, Refused
 from tests.resources.process import SECRET, Running, gate, good, world
 from tests.resources.process import settings as served
@@ -41,6 +43,7 @@ pytestmark = pytest.mark.timeout(180)
 GREY = HostRules(mailboxes={"grey": "451 4.7.1 Greylisted, try again in 60 s"}, users=["jane"])
 STOP_MOST = 10.0
 KILLS = 5
+RECOVERY = 5.0
 
 
 # -- one gate that goes on -------------------------------------------------------------------------
@@ -216,12 +219,12 @@ def test_O03_stopped_with_256_dialogues(tmp_path: Path) -> None:
 
     assert uvloop.run(main()) <= STOP_MOST
     assert reasons == ["timeout"] * 256
-    assert asyncio.run(waiting(store)) == 256
+    assert asyncio.run(waiting(f"sqlite:{store}")) == 256
 
 
-async def waiting(path: Path) -> int:
-    """How many re-checks a store's file holds."""
-    store = await open_store(f"sqlite:{path}", wall=time.time, capacity=1)
+async def waiting(url: str) -> int:
+    """How many re-checks a store holds."""
+    store = await open_store(url, wall=time.time, capacity=1)
     depth = await store.depth()
     await store.close()
     return depth.get((FIRST, False), 0)
@@ -414,17 +417,118 @@ def checked(gate: list[str], file: Path) -> tuple[int, str]:
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
-def test_O14_one_of_two_dies(tmp_path: Path) -> None:
-    """The other one goes on as before; what the dead one held is taken up when it is back.
+# -- the shared store ------------------------------------------------------------------------------
 
-    Each has a file and limits of its own: two processes that share neither are two gates.
-    """
-    files = [tmp_path / "one.db", tmp_path / "two.db"]
-    configs = [served(store={"url": f"sqlite:{file}"}) for file in files]
+MANY = {f"{who}_recipients_per_minute": 10_000 for who in ("domain", "destination", "network")}
+SAID = {
+    "loading": b"-LOADING Redis is loading the dataset in memory\r\n",
+    "out of memory": b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+    "moved": b"-MOVED 3999 127.0.0.1:6381\r\n",
+    "another password": b"-NOAUTH Authentication required.\r\n",
+    "a replica now": b"-READONLY You can't write against a read only replica.\r\n",
+}
 
-    async def main() -> None:
+
+def test_O07_redis_fails_in_every_way() -> None:
+    """Checks are answered in time, claims are decided here, and soon all is well again."""
+    users = [f"u{number}" for number in range(100)]
+    names = iter(users)
+
+    async def endure(here: Ground, what: str) -> None:
+        for budget in BUDGETS:
+            for _ in range(2):
+                reason = await here.reason(budget, f"{next(names)}@good.test")
+                assert reason == "accepted_email", f"{what}: {reason}"
+        store, key = here.engine.store, what.encode().ljust(16)[:16]
+        assert await store.claim(key, expires=here.clock() + 300) is None
+        assert await store.claim(key, expires=here.clock() + 300) is not None, what
+
+    async def well(here: Ground) -> None:
+        async with asyncio.timeout(RECOVERY):
+            while not here.engine.store.healthy:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+
+    async def main(server: RedisServer) -> float:
+        async with FaultyProxy(("127.0.0.1", server.port)) as proxy, LoopLag() as lag:
+            config = settings(server.url_of(0, port=proxy.address[1]), webhooks=[], limits=MANY)
+            async with ground(HostRules(users=users), config=config) as here:
+                opened = asyncio.get_running_loop().time()
+                await endure(here, "nothing")
+                for what, answer in SAID.items():
+                    proxy.faults = Faults(answer=answer)
+                    await endure(here, what)
+                    proxy.faults = Faults()
+                    await well(here)
+                server.send(signal.SIGSTOP)
+                await endure(here, "stopped")
+                server.send(signal.SIGCONT)
+                await well(here)
+                proxy.reset()
+                await endure(here, "reset")
+                await well(here)
+                await proxy.down()
+                await endure(here, "down")
+                await proxy.up()
+                await well(here)
+                await endure(here, "in the end")
+            return lag.worst(since=opened)
+
+    with redis_server() as server:
+        gc.freeze()  # as the server does, behind all that the tests have loaded
+        lag = asyncio.run(main(server))
+        gc.unfreeze()
+    assert lag < STALL
+
+
+def test_O08_a_late_answer_reaches_nobody() -> None:
+    """Whoever asked is gone by then; the connection that it is on is not used again."""
+    keys = [bytes([number]) * 16 for number in range(3)]
+
+    async def main(server: RedisServer) -> None:
+        async with FaultyProxy(("127.0.0.1", server.port)) as proxy:
+            async with opened_store(server.url) as other:
+                for key in keys:
+                    await other.put(key, b"value of " + key, expires=NOW + 60)
+            async with opened_store(server.url_of(0, port=proxy.address[1])) as store:
+                assert await store.get(keys[0]) == b"value of " + keys[0]
+                before = proxy.accepted
+                proxy.faults = Faults(latency=1.0)
+                asked = asyncio.create_task(store.get(keys[1]))
+                await asyncio.sleep(0.03)
+                asked.cancel()
+                started = time.monotonic()
+                assert await store.get(keys[2]) is None, "nobody waits for it"
+                assert time.monotonic() - started < 0.5
+                await store.put(b"x" * 16, b"x", expires=NOW + 60)
+                await asyncio.sleep(1.2)  # the late answer comes
+                proxy.faults = Faults()
+                async with asyncio.timeout(RECOVERY):
+                    while await store.get(keys[2]) is None:  # noqa: ASYNC110 - it tells nobody
+                        await asyncio.sleep(0.05)
+                for key in keys:
+                    assert await store.get(key) == b"value of " + key
+                assert proxy.accepted > before
+
+    with redis_server() as server:
+        asyncio.run(main(server))
+
+
+@asynccontextmanager
+async def opened_store(url: str) -> AsyncIterator[Store]:
+    store = await open_store(url, wall=lambda: NOW, capacity=100)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def test_O14_one_of_two_dies() -> None:
+    """The other one goes on in time, and takes up what was promised and what was begun."""
+
+    async def main(server: RedisServer) -> None:
+        config = served(store={"url": server.url})
         async with world(8, greylist=60.0) as outside, AsyncExitStack() as stack:
-            one, two = (stack.enter_context(gate(outside.outside, each)) for each in configs)
+            one, two = (stack.enter_context(gate(outside.outside, config)) for _ in range(2))
             first, second = Caller(one.port, SECRET), Caller(two.port, SECRET)
             assert (await first.ask(good(0)))["reason"] == "greylisted"
             os.kill(one.pid, signal.SIGKILL)
@@ -437,5 +541,17 @@ def test_O14_one_of_two_dies(tmp_path: Path) -> None:
             second.close()
             await two.stop()
 
-    uvloop.run(main())
-    assert [asyncio.run(waiting(file)) for file in files] == [1, 3]
+    async def lease(url: str) -> list[int]:
+        """One takes a job and is never heard of again."""
+        found = []
+        async with opened_store(url) as gone, opened_store(url) as store:
+            await gone.add([job(FIRST, "one")], within=5.0)
+            for asker, now in ((gone, NOW), (store, NOW + 59), (store, NOW + 61), (gone, NOW + 61)):
+                leases = await asker.lease(FIRST, {"shop": 9}, now=now, until=now + 60)
+                found.append(len(leases))
+        return found
+
+    with redis_server() as server:
+        uvloop.run(main(server))
+        assert asyncio.run(waiting(server.url)) == 4
+        assert asyncio.run(lease(server.url_of(1))) == [1, 0, 1, 0]
