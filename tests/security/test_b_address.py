@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import pkgutil
+import re
 import time
 import unicodedata
 from collections.abc import Awaitable, Callable
@@ -15,6 +18,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+import gate as package
 from gate.address import Address, parse
 from gate.cli import main as cli
 from gate.reason import GateError
@@ -306,6 +310,54 @@ def test_B7__nor_a_request_that_holds_it() -> None:
                     assert spent - usual < 0.005, name
 
     asyncio.run(main())
+
+
+PUMPED: Final = [
+    "a",
+    "a.",
+    "a-",
+    "-",
+    ".",
+    "@",
+    "a@",
+    " ",
+    "0",
+    "1.",
+    "xn--",
+    "\r\n",
+    "a ",
+    "(",
+    "%41",
+]
+
+
+def expressions() -> dict[str, re.Pattern[Any]]:
+    """Every regular expression of the gate's that a stranger's text may meet."""
+    found = {}
+    for module in pkgutil.walk_packages(package.__path__, "gate."):
+        if not module.name.startswith(("gate.testing", "gate.cli", "gate.smtp.explain")):
+            for name, value in vars(importlib.import_module(module.name)).items():
+                if isinstance(value, re.Pattern):
+                    found[f"{module.name}.{name}"] = value
+    return found
+
+
+def test_B7__no_expression_of_ours_goes_back_and_forth() -> None:
+    """Each matched whole with 8 KiB of what makes such ones slow, and searched for in one KiB."""
+    every = expressions()
+    assert len(every) > 20
+    for name, pattern in every.items():
+        for piece in PUMPED:
+            text: Any = (piece * 8192)[:8192] + "!"
+            if isinstance(pattern.pattern, bytes):
+                text = text.encode()
+            spent = []
+            for _ in range(3):
+                begun = time.thread_time()
+                pattern.fullmatch(text)
+                pattern.search(text[-1024:])
+                spent.append(time.thread_time() - begun)
+            assert min(spent) < 0.02, (name, piece)
 
 
 # -- B8, B9, B10 -----------------------------------------------------------------------------------
