@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from gate.budget import DNS_FAILURE, DNS_NEGATIVE_MOST
 from gate.checker import PROMISED
+from gate.flightmetrics import BLOCKS
 from gate.reason import VERDICT_OF, Reason, Result
 from gate.testing.zones import Value
 from tests.faults.ground import JANE, JOE, Case, Ground, Peer, Row, ground
@@ -53,12 +54,15 @@ def case(
 
     async def scene(budget: float) -> Ground:
         async with ground(*hosts, zones=dns, tcp=tcp) as here:
+            refusals = _refusals()
             answer = await here.check(budget, email)
             said = answer.verdict.reason.value
             promised = await here.promised()
             found = await here.landed(answer)
             _verdict(said, found, reason, takes, budget)
             assert promised == (answer.verdict.reason in PROMISED), f"{said}, promised {promised}"
+            if again == "rests":
+                assert _refusals() > refusals, "nobody is told that we are refused"
             if calls is not None:
                 assert tuple(host.accepted for host in here.hosts) == calls
             if look is not None:
@@ -67,6 +71,11 @@ def case(
         return here
 
     return Case(says, scene, takes)
+
+
+def _refusals() -> float:
+    """How often /metrics says that we were refused: what an alert hangs on."""
+    return sum(sample.value for family in BLOCKS.collect() for sample in family.samples)
 
 
 def _verdict(said: str, found: str, reason: Reason, takes: float, budget: float) -> None:

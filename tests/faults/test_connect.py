@@ -100,6 +100,11 @@ async def postscreen(budget: float) -> Ground:
     return here
 
 
+def no_mail_service(here: Ground) -> None:
+    """C12: whoever asks is told what the host said, and draws conclusions alone."""
+    assert here.answers[0].smtp == ("greeting", 521, None)
+
+
 def next_one(says: str, script: str, expect: str, again: Again) -> tuple[Case, Case]:
     """A host after which the next one is asked: both alike, or the second one good."""
     return (
@@ -150,6 +155,13 @@ ROWS = [
         "554 or 521 in the greeting: refuses us, and never a word about a mailbox",
         *next_one("554", "banner_554", "probe_blocked", "rests"),
         *next_one("521", "banner_521", "probe_blocked", "rests"),
+        case(
+            "521, which is told (RFC 7504)",
+            "banner_521",
+            expect="probe_blocked",
+            again="rests",
+            look=no_mail_service,
+        ),
     ),
     row(
         "C13",

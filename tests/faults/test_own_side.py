@@ -429,6 +429,7 @@ SAID = {
 }
 
 
+@pytest.mark.slow
 def test_O07_redis_fails_in_every_way() -> None:
     """Checks are answered in time, claims are decided here, and soon all is well again."""
     users = [f"u{number}" for number in range(100)]
