@@ -231,14 +231,14 @@ def doubts(server: Server) -> list[str]:
 
 _LOOK: Final = "see whether Redis runs there, and is not blocked"
 _READ_ONLY: Final = "is a replica and cannot be written; name the primary"
-_ADVICE: Final[Sequence[tuple[type[Exception] | str, str]]] = (
-    (redis_errors.BusyLoadingError, "is still loading its data; wait until it has"),
-    (redis_errors.AuthenticationError, "refuses the login; look at user and password in store.url"),
+_ADVICE: Final[Sequence[tuple[str | type[Exception], str]]] = (
+    ("LOADING", "is still loading its data; wait until it has"),
     ("NOAUTH", "asks for a login; write user and password in store.url"),
-    (redis_errors.NoPermissionError, f"forbids this user what it needs: ACL SETUSER … {_RIGHTS}"),
-    (redis_errors.OutOfMemoryError, "is out of memory; raise maxmemory"),
-    (redis_errors.ReadOnlyError, _READ_ONLY),
-    (redis_errors.NoScriptError, "has lost our scripts; they are loaded again"),
+    (redis_errors.AuthenticationError, "refuses the login; look at user and password in store.url"),
+    ("NOPERM", f"forbids this user what it needs; ACL SETUSER … {_RIGHTS}"),
+    ("OOM", "is out of memory; raise maxmemory"),
+    ("READONLY", _READ_ONLY),
+    ("NOSCRIPT", "has lost our scripts; they are loaded again"),
     ("MOVED", "has become part of a cluster; name a server that is none"),
     ("CLUSTERDOWN", "is a cluster that is down; name a server that is none"),
     ("MISCONF", "cannot write its disk; look at its log"),
@@ -250,22 +250,29 @@ _ADVICE: Final[Sequence[tuple[type[Exception] | str, str]]] = (
         "has a certificate that is not its own, or of no authority here",
     ),
     (ssl.SSLError, "does not speak TLS as we do; redis:// is without it"),
-    (socket.gaierror, "the name is not known; look at the host in store.url"),
+    (socket.gaierror, "its name is not known; look at the host in store.url"),
     ("Connection closed", f"closed the connection; {_LOOK}"),
+    (redis_errors.InvalidResponse, "speaks another protocol; look at the port in store.url"),
 )
+"""What to do, by the code of an error, words in it, or its kind; the first that fits."""
 
 
 def _told(error: BaseException) -> str:
-    """An error in our words, by its kind or how it begins. Its own may hold what we sent."""
+    """An error in our words. Its own may hold what we sent."""
     seen: BaseException | None = error
     while seen is not None:
         for sign, words in _ADVICE:
-            if isinstance(sign, str) and sign in str(seen).partition("'")[0]:
-                return words
-            if not isinstance(sign, str) and isinstance(seen, sign):
+            if _shows(seen, sign):
                 return words
         if isinstance(seen, OSError) and not isinstance(seen, redis_errors.RedisError):
             why = os.strerror(seen.errno).lower() if seen.errno else "the connection broke"
             return f"{why}; {_LOOK}"
         seen = seen.__cause__ or seen.__context__
     return f"{type(error).__name__} at a command of ours; {_LOOK}"
+
+
+def _shows(error: BaseException, sign: str | type[Exception]) -> bool:
+    if not isinstance(sign, str):
+        return isinstance(error, sign)
+    # What is quoted in a message is ours.
+    return getattr(error, "status_code", "") == sign or sign in str(error).partition("'")[0]
