@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -34,6 +33,7 @@ from tests.api.ground import (
 )
 from tests.lateworld import Place
 from tests.security.ground import gated
+from tests.security.process import port_said
 from tests.security.timing import answers_cannot_be_told_apart
 from tests.test_server import HOST
 
@@ -320,9 +320,9 @@ serve(parse({
     "store": {"url": "memory:"},
     "sandbox": {"enabled": True},
     "dns": {"servers": ["127.0.0.1:9"]},
-    "server": {"port": int(sys.argv[1]), "admin_port": 0},
+    "server": {"port": 0, "admin_port": 0},
     "limits": {"client_per_minute": 60, "site_per_minute": 60},
-    "site": [{"name": "main", "site_key": sys.argv[2], "secret_hash": sys.argv[3],
+    "site": [{"name": "main", "site_key": sys.argv[1], "secret_hash": sys.argv[2],
               "origins": ["https://www.example.com"]}],
 }))
 """
@@ -331,18 +331,16 @@ serve(parse({
 @asynccontextmanager
 async def small_gate() -> AsyncIterator[httpx.AsyncClient]:
     """A gate in a process of its own, with a site that has sixty public checks a minute."""
-    with socket.create_server((HOST, 0)) as free:
-        port = free.getsockname()[1]
     digest = site()["secret_hash"]
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", FLOODED, str(port), SITEKEY, digest, stderr=subprocess.PIPE
+        sys.executable, "-c", FLOODED, SITEKEY, digest, stderr=subprocess.PIPE
     )
     assert child.stderr is not None
     try:
         async with asyncio.timeout(15):
-            async for line in child.stderr:
-                if b"listening on" in line:
-                    break
+            port = None
+            while port is None:
+                port = port_said((await child.stderr.readline()).decode())
         drain = asyncio.create_task(child.stderr.read())
         async with httpx.AsyncClient(base_url=f"http://{HOST}:{port}") as client:
             yield client

@@ -28,6 +28,7 @@ from gate.server import Bound, connections_most
 from gate.settings import parse
 from gate.testing.lag import LoopLag
 from tests.api.ground import BEARER, SECRET, SITEKEY, gate, settings, site
+from tests.security.process import port_said
 from tests.security.test_m_lessons import crossed
 from tests.security.timing import cannot_be_told_apart
 from tests.test_address import BOMBS as BOMBS_OF_TEXT
@@ -364,19 +365,17 @@ def test_k5__with_256_descriptors_it_is_refused_with_what_to_change(tmp_path: Pa
 
 @asynccontextmanager
 async def limited_server(folder: Path, *, dialogues: int) -> AsyncIterator[int]:
-    with socket.create_server((HOST, 0)) as free:
-        port = free.getsockname()[1]
     path = folder / "gate.toml"
-    path.write_text(TABLES.format(port=port, dialogues=dialogues))
+    path.write_text(TABLES.format(port=0, dialogues=dialogues))
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", LIMITED, "256", str(path), stderr=asyncio.subprocess.PIPE
     )
     assert child.stderr is not None
     try:
         async with asyncio.timeout(15):
-            async for line in child.stderr:
-                if b"listening on" in line:
-                    break
+            port = None
+            while port is None:
+                port = port_said((await child.stderr.readline()).decode())
         yield port
     finally:
         child.kill()
