@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from operator import methodcaller
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -14,6 +15,9 @@ from gate.trace import Trace
 from gate.verdict import Verdict
 
 Check = Literal["pass", "fail", "unknown", "skipped"]
+
+copied: Final = methodcaller("__copy__")
+"""A copy of a record. `copy.copy` first looks for how that is made: 0.3 µs instead of 0.1."""
 
 _DOMAIN_FAILS = frozenset({Reason.INVALID_DOMAIN})
 _MX_FAILS = frozenset({Reason.NO_MX, Reason.NULL_MX, Reason.MX_UNROUTABLE})

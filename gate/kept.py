@@ -7,7 +7,7 @@ first, one by one, so that no call pays for many. The records are nothing to the
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from typing import Final
 
 from msgspec import Struct
@@ -34,7 +34,8 @@ class KeptAnswers:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: dict[str, _Kept] = {}
+        self._in_order: deque[_Kept] = deque()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -42,25 +43,27 @@ class KeptAnswers:
     def put(self, site: str, answer: Answer) -> None:
         """Keep an answer; a later one with its id takes its place."""
         now = self._clock()
-        self._kept[answer.id] = _Kept(site, answer, now + CHECK_MEMORY)
-        self._kept.move_to_end(answer.id)
+        kept = self._kept[answer.id] = _Kept(site, answer, now + CHECK_MEMORY)
+        in_order = self._in_order
+        in_order.append(kept)
         for _ in range(_FORGOTTEN_AT_ONCE):
-            oldest = next(iter(self._kept.values()))
-            if len(self._kept) <= KEPT_CHECKS and oldest.until > now:
+            oldest = in_order[0]
+            if len(in_order) <= KEPT_CHECKS and oldest.until > now:
                 break
-            self._kept.popitem(last=False)
+            in_order.popleft()
+            if self._kept.get(oldest.answer.id) is oldest:
+                del self._kept[oldest.answer.id]
 
     def forget(self, site: str, exact: str) -> None:
         """Drop every answer about one address of one site. Looks at all of them: 2 ms."""
-        about = [
-            check_id
-            for check_id, kept in self._kept.items()
-            if kept.site == site
-            and kept.answer.address is not None
-            and kept.answer.address.exact == exact
-        ]
-        for check_id in about:
-            del self._kept[check_id]
+        remaining: deque[_Kept] = deque()
+        for kept in self._in_order:
+            address = kept.answer.address
+            if kept.site == site and address is not None and address.exact == exact:
+                self._kept.pop(kept.answer.id, None)
+            else:
+                remaining.append(kept)
+        self._in_order = remaining
 
     def find(self, check_id: str, site: str) -> Answer | None:
         """The answer under this id, if it is this site's and was not forgotten."""

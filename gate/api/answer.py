@@ -8,15 +8,14 @@ mailboxes; with `reveal = "domain"` its answer is the same whether the mailbox e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from types import MappingProxyType
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gate import policy, typo
-from gate.answer import Answer, Check
+from gate.answer import Answer, Cached, Check, copied
 from gate.flags import Flags
 from gate.reason import VERDICT_OF, Choice, Flag, Reason, Result
 from gate.settings import Site
@@ -153,7 +152,7 @@ MESSAGES: Final[Mapping[str, str]] = MappingProxyType(
 _MESSAGE_ELSE: Final = "We could not confirm this address. Is it spelled right?"
 
 
-class View(NamedTuple):
+class View(Struct, frozen=True, gc=False):
     """What one caller is let see of an answer; the token and the log line say the same."""
 
     result: Result
@@ -222,14 +221,14 @@ def full(
     explain: bool = False,
 ) -> FullAnswer:
     """The whole answer. Encode it with `encode`."""
-    address, cached = answer.address, answer.cached
-    body = copy(_mould(answer))
+    address = answer.address
+    body: FullAnswer = copied(_mould(answer))
     body.id, body.email = answer.id, answer.email
     if address is not None:
         body.normalized, body.user, body.domain = address.reveal(), address.local, address.domain
     body.did_you_mean = answer.did_you_mean
     body.mx_record, body.smtp_provider = answer.mx_record, answer.provider
-    body.cached = CachedAges(_age(cached.mx), _age(cached.accept_all), _age(cached.mailbox))
+    body.cached = _ages(answer.cached)
     body.duration_ms, body.budget_ms = answer.duration_ms, answer.budget_ms
     body.token, body.token_expires_in = token, expires_in
     if answer.fault is not None:
@@ -307,8 +306,13 @@ def trimmed(view: View, *, token: str | None, expires_in: int | None) -> Browser
     )
 
 
-def _age(seconds: float | None) -> int | None:
-    return None if seconds is None else int(seconds)
+def _ages(cached: Cached) -> CachedAges:
+    mx, accept_all, mailbox = cached.mx, cached.accept_all, cached.mailbox
+    return CachedAges(
+        None if mx is None else int(mx),
+        None if accept_all is None else int(accept_all),
+        None if mailbox is None else int(mailbox),
+    )
 
 
 _encoder = msgspec.json.Encoder()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
+from msgspec import Struct
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
 
@@ -18,7 +19,7 @@ from gate.api.front import Later
 from gate.api.guard import Caller
 from gate.api.journal import Note
 from gate.api.problems import Problem
-from gate.api.reply import JSON, SAFE, Reply
+from gate.api.reply import JSON, SAFE, Reply, lines
 from gate.api.requests import CheckBody, PrefetchBody, Request
 from gate.api.service import Service
 from gate.api.sites import Tenant
@@ -33,10 +34,13 @@ from gate.trace import Trace
 PREFETCHES: Final = 64
 """Prefetches in the background at the same time; more are dropped, they are only a favour."""
 See = Callable[[Answer, Site], View]
+_TOLD: Final = lines([*JSON, (b"x-request-id", b"%b"), (b"server-timing", b"gate;dur=%.2f")])
+"""What an answer to a server carries, but for the two that are its own."""
+_TOKEN_LASTS: Final = int(TOKEN)
 _CHECK_ID = re.compile(r"chk_[0-9a-f]{32}")
 
 
-class Ask(NamedTuple):
+class Ask(Struct, frozen=True, gc=False):
     """One request for a verdict that was admitted."""
 
     request: Request
@@ -52,6 +56,7 @@ class Checks:
         self._service = service
         self._engine = service.engine
         self._guard = service.guard
+        self._budget_ms = service.engine.settings.probe.budget_ms
         self._prefetches: set[asyncio.Task[None]] = set()
 
     def check(self, request: Request, raw: bytes) -> Reply | Later:
@@ -60,7 +65,7 @@ class Checks:
         body = request.read(raw, CheckBody)
         if caller is None:
             caller = self._guard.by_site_key(request, body.sitekey)
-        budget_ms = body.timeout_ms or self._engine.settings.probe.budget_ms
+        budget_ms = body.timeout_ms or self._budget_ms
         ask = Ask(request, body, caller, budget_ms)
         if not caller.public:
             self._guard.charge(caller.tenant, body.remoteip)
@@ -125,40 +130,38 @@ class Checks:
     def _tell(self, ask: Ask, answer: Answer, see: See | None = None) -> Reply:
         """The decision as the caller may see it; it is set down for the log and the metrics."""
         caller, engine = ask.caller, self._engine
+        site = caller.tenant.site
         see = see or (coarse if caller.public else whole)
-        view = see(answer, caller.tenant.site)
-        mark = self._mark(answer, caller.tenant)
+        view = see(answer, site)
+        mark = answer.mark or self._mark(answer, caller.tenant)
         now = engine.wall()
         token = self._token(ask, answer, mark, view, now) if mark is not None else None
-        expires_in = int(TOKEN) if token else None
-        note = Note(
-            answer,
-            now,
-            self._service.request_id(),
-            caller.tenant.site.name,
-            "public" if caller.public else "secret",
-            view.decision,
-            mark,
-            engine.clock() - ask.request.started,
-            ask.budget_ms,
+        expires_in = _TOKEN_LASTS if token else None
+        request_id = self._service.request_id()
+        seconds = engine.clock() - ask.request.started
+        key = "public" if caller.public else "secret"
+        self._service.journal.wrote(
+            Note(
+                answer,
+                now,
+                request_id,
+                site.name,
+                key,
+                view.decision,
+                mark,
+                seconds,
+                ask.budget_ms,
+            )
         )
-        self._service.journal.wrote(note)
         if caller.public:
             body = encode(trimmed(view, token=token, expires_in=expires_in))
             return Reply(200, body, [*JSON, *caller.cors])
         told = full(answer, token=token, expires_in=expires_in, explain=ask.body.explain)
-        told.duration_ms, told.budget_ms = round(note.seconds * 1000), ask.budget_ms
-        headers = [
-            *JSON,
-            (b"x-request-id", note.request.encode()),
-            (b"server-timing", b"gate;dur=%.2f" % (note.seconds * 1000)),
-        ]
-        return Reply(200, encode(told), headers)
+        told.duration_ms, told.budget_ms = round(seconds * 1000), ask.budget_ms
+        return Reply(200, encode(told), [], _TOLD % (request_id.encode(), seconds * 1000))
 
     def _mark(self, answer: Answer, tenant: Tenant) -> bytes | None:
         """The keyed hash of the address, for the token and the log; None for what is no address."""
-        if answer.mark is not None:
-            return answer.mark
         if answer.address is not None:
             return self._engine.keys.address_hash(tenant.site.name, answer.address.exact)
         if tenant.fixed is not None:

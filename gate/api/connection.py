@@ -38,7 +38,7 @@ from gate import metrics
 from gate.api.front import BEGUN, Front, Head, Later
 from gate.api.peer import counted_as
 from gate.api.problems import Problem
-from gate.api.reply import Reply
+from gate.api.reply import Reply, lines
 from gate.api.requests import BODY_MOST
 from gate.budget import HTTP_BODY, HTTP_HEADERS, HTTP_IDLE, HTTP_WRITE
 
@@ -69,7 +69,6 @@ class Phase(Enum):
 
 
 _BETWEEN: Final = (Phase.IDLE, Phase.FRESH)
-_COLON: Final = b": "
 _HEAD_END: Final = b"\r\n\r\n"
 _LIMITS: Final = {
     Phase.FRESH: HTTP_HEADERS,
@@ -99,6 +98,8 @@ class House(ServerState):
         self.strangers: OrderedDict[Connection, None] = OrderedDict()
         self._exempt = exempt
         self._clients: Counter[str] = Counter()
+        self._openings: dict[int, bytes] = {}
+        self._opened_with = self.default_headers
 
     def admit(self, connection: Connection) -> bool:
         """Take a new connection in, at the cost of the one that waited longest if need be."""
@@ -139,6 +140,17 @@ class House(ServerState):
             if not self._clients[connection.counted]:
                 del self._clients[connection.counted]
             connection.counted = None
+
+    def opening(self, status: int) -> bytes:
+        """How an answer begins: the status line and uvicorn's headers, new once a second."""
+        if self._opened_with is not self.default_headers:
+            self._opened_with = self.default_headers
+            self._openings.clear()
+        made = self._openings.get(status)
+        if made is None:
+            made = STATUS_LINE[status][:-2] + lines(self.default_headers)
+            self._openings[status] = made
+        return made
 
     def sweep(self, now: float) -> None:
         """End every connection that is late."""
@@ -329,11 +341,11 @@ class Connection(HttpToolsProtocol):
         front = self.house.front
         if front is None or self._phase not in _BETWEEN or self._busy or self.flow.write_paused:
             return False
-        end = data.find(_HEAD_END) + len(_HEAD_END)
-        head = front.known(data[:end], self._client_host)
+        end = data.find(_HEAD_END) + 4
+        head = front.known(data[:end])
         if head is None or head.length != len(data) - end:
             return False
-        reply = front.begin(head, data[end:])
+        reply = front.begin_again(head, data[end:], self._client_host)
         if not isinstance(reply, Reply):
             self._begun = reply
             return False
@@ -451,17 +463,16 @@ class Connection(HttpToolsProtocol):
             self.house.answered(self)
 
     def _write(self, reply: Reply, *, close: bool) -> None:
-        lines = [
-            STATUS_LINE[reply.status][:-2],
-            *map(_COLON.join, self.house.default_headers),
-            *map(_COLON.join, reply.headers),
-        ]
-        if reply.status != 204:
-            lines.append(b"content-length: %d" % len(reply.body))
+        head = self.house.opening(reply.status) + reply.ready
+        if reply.headers:
+            head += lines(reply.headers)
         if close:
-            lines.append(b"connection: close")
-        lines += [b"", reply.body]
-        self.transport.write(b"\r\n".join(lines))
+            head += b"\r\nconnection: close"
+        if reply.status != 204:
+            body = reply.body
+            self.transport.write(b"%b\r\ncontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+        else:
+            self.transport.write(head + b"\r\n\r\n")
 
     # -- answering -----------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from gate import metrics
 from gate.api.guard import cors, host_problem, preflight
 from gate.api.logs import place
 from gate.api.problems import Problem
-from gate.api.reply import SAFE, Reply
+from gate.api.reply import SAFE, Reply, lines
 from gate.api.requests import ClientGone, Request, receive_body, refuse_secrets_in_url
 from gate.api.sites import Tenants
 from gate.budget import Clock
@@ -31,6 +31,7 @@ Later = Awaitable[Reply]
 Handler = Callable[[Request, bytes], Reply | Later]
 """Takes the head and the whole body. Answers at once when nothing has to be waited for."""
 VARY: Final = (b"vary", b"Origin")
+_VARY: Final = lines([VARY])
 HOOKS: Final = "/v1/hooks/"
 """Signup hooks look at a request for themselves: what it proves, where its address stands."""
 HEADS_MOST: Final = 1024
@@ -111,17 +112,19 @@ class Front:
         """
         return _begin(head.routes, head.handler, head.request, body)
 
-    def known(self, octets: bytes, peer: str) -> Head | None:
+    def begin_again(self, head: Head, body: bytes, peer: str) -> Reply | Later:
+        """The same for a head that is `known`, which came again from `peer`."""
+        routes = head.routes
+        return _begin(routes, head.handler, head.request.again(peer, routes.clock()), body)
+
+    def known(self, octets: bytes) -> Head | None:
         """The head that these very octets were before, if they came with a secret key.
 
         A server sends the same head with each request. Reading it again, header by header, took a
         third of a remembered check: 9 µs of 26.
         """
         head = self._heads.get(sha256(octets).digest())
-        if head is None or head.routes is not self.routes:
-            return None
-        request = head.request.again(peer, head.routes.clock())
-        return Head(head.routes, head.handler, request, head.length)
+        return head if head is not None and head.routes is self.routes else None
 
     def learn(self, octets: bytes, head: Head) -> None:
         """Know a head again that was answered. Neither its octets nor its key are kept."""
@@ -162,7 +165,7 @@ def _begin(routes: Routes, handler: Handler, request: Request, body: bytes) -> R
     except Exception as error:
         return _failed(routes, request, error)
     if isinstance(reply, Reply):
-        reply.headers.append(VARY)
+        reply.ready += _VARY
         return reply
     return _wait(routes, request, reply)
 
@@ -172,7 +175,7 @@ async def _wait(routes: Routes, request: Request, later: Later) -> Reply:
         reply = await later
     except Exception as error:
         return _failed(routes, request, error)
-    reply.headers.append(VARY)
+    reply.ready += _VARY
     return reply
 
 

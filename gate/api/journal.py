@@ -14,14 +14,13 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
-from copy import copy
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from gate import metrics
-from gate.answer import Answer
+from gate.answer import Answer, copied
 from gate.budget import LOG_FLUSH
 from gate.reason import Choice, Reason
 
@@ -58,7 +57,7 @@ class Line(Struct, gc=False):
     event: str = "decision"
 
 
-class Note(NamedTuple):
+class Note(Struct, frozen=True, gc=False):
     """A decision of /v1/check as it is set down while the caller waits.
 
     `at` is Unix time, `address` the keyed hash, `told` what was answered.
@@ -119,7 +118,7 @@ class Journal:
 
     def _line(self, note: Note) -> Line:
         answer = note.answer
-        line = copy(self._mould(note))
+        line: Line = copied(self._mould(note))
         line.ts, line.request, line.check = round(note.at, 3), note.request, answer.id
         if note.address is not None:
             line.address = note.address.hex()
