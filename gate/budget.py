@@ -208,6 +208,8 @@ TEST_KEY_DELAY: Final = 0.8
 """What the test key `always_unknown` makes its caller wait."""
 LOG_FLUSH: Final = 0.05
 """Decision lines wait at most this long and are written together."""
+GC_THAW: Final = 3600.0
+"""So often all objects are looked at for garbage, if there is a moment without any request."""
 LOOP_LAG: Final = 0.25
 """An event loop held up longer than this is logged."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import logging
 import resource
 import signal
@@ -34,7 +33,8 @@ from gate.api.peer import Peers
 from gate.api.sites import refuse_open_development
 from gate.api.switch import Switching
 from gate.app import Opener, Write, create_app, write_stderr
-from gate.budget import HTTP_IDLE, HTTP_STOP, HTTP_SWEEP, LOOP_LAG
+from gate.budget import GC_THAW, HTTP_IDLE, HTTP_STOP, HTTP_SWEEP, LOOP_LAG
+from gate.collector import Collector
 from gate.doctor import files
 from gate.engine import Engine, open_engine
 from gate.reason import GateError
@@ -59,9 +59,18 @@ class Bound:
 
 
 class Listener(uvicorn.Server):
-    """One listener. Signals are `run`'s business, for both at once."""
+    """One listener. Signals are `run`'s business, for both at once. `collector`: thawed now and
+    then, while nobody asks for anything here.
+    """
 
-    def __init__(self, app: ASGIApp, house: House, *, watches_loop: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        house: House,
+        *,
+        watches_loop: bool,
+        collector: Collector | None = None,
+    ) -> None:
         config = uvicorn.Config(
             app,
             http=Connection,
@@ -78,7 +87,9 @@ class Listener(uvicorn.Server):
         self.server_state = house
         self._house = house
         self._watches_loop = watches_loop
-        self._swept = self._ticked = 0.0
+        self._collector = collector
+        self._swept = self._ticked = self._thawed = 0.0
+        self._served = 0
         self.up = asyncio.Event()
 
     @contextlib.contextmanager
@@ -97,6 +108,7 @@ class Listener(uvicorn.Server):
         if now - self._swept >= HTTP_SWEEP:
             self._swept = now
             self._house.sweep(now)
+            self._thaw(now)
         if self._watches_loop and self._ticked:
             lag = max(0.0, now - self._ticked - TICK)
             metrics.note_lag(lag)
@@ -104,6 +116,15 @@ class Listener(uvicorn.Server):
                 log.warning("the event loop was held up for %d ms", lag * 1000)
         self._ticked = now
         return await super().on_tick(counter)
+
+    def _thaw(self, now: float) -> None:
+        """Once in GC_THAW, between two looks with no request at all."""
+        house, served = self._house, self._house.total_requests
+        quiet = served == self._served and len(house.waiting) == len(house.connections)
+        self._served, self._thawed = served, self._thawed or now
+        if self._collector is not None and quiet and now - self._thawed >= GC_THAW:
+            self._thawed = now
+            self._collector.thaw()
 
 
 def serve(settings: Settings, read: Callable[[], Settings] | None = None) -> None:
@@ -143,7 +164,9 @@ async def run(
         async with app.open() as engine:
             peers = Peers((*server.trusted_proxies, "127.0.0.0/8", "::1/128"))
             house = House(most=most, exempt=peers.is_trusted, front=app.front)
-            listeners = [(Listener(app, house, watches_loop=True), public)]
+            collector = Collector()
+            front = Listener(app, house, watches_loop=True, collector=collector)
+            listeners = [(front, public)]
             if admin is not None:
                 back = House(most=ADMIN_CONNECTIONS, exempt=lambda _: True)
                 switching = Switching(engine.probing, engine.switch, settings.store.url)
@@ -152,12 +175,14 @@ async def run(
             with _signals([listener for listener, _ in listeners], read) as stop:
                 _banner(engine, public, admin)
                 bound = Bound(_port(public), _port(admin) if admin else None, stop)
-                await _together(listeners, lambda: started(bound) if started else None)
+                await _together(listeners, collector, lambda: started(bound) if started else None)
     log.info("stopped")
 
 
 async def _together(
-    listeners: Sequence[tuple[Listener, socket.socket]], started: Callable[[], None]
+    listeners: Sequence[tuple[Listener, socket.socket]],
+    collector: Collector,
+    started: Callable[[], None],
 ) -> None:
     """Run the listeners until each has drained."""
     async with asyncio.TaskGroup() as tasks:
@@ -165,11 +190,9 @@ async def _together(
             tasks.create_task(listener.serve(sockets=[bound]))
         for listener, _ in listeners:
             await listener.up.wait()
-        # What is loaded by now stays: the collector need not walk it again (pauses, S7).
-        gc.collect()
-        gc.freeze()
+        collector.start()
         started()
-    gc.unfreeze()
+    collector.stop()
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("doctor",),
     ("api", "hooks", "page"),
     ("app", "middleware"),
-    ("server",),
+    ("collector", "server"),
     ("cli",),
 )
 """A module may import its own row and those above it. A folder stands for all its modules."""
