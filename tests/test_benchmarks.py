@@ -8,31 +8,13 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import uvloop
 
-from benchmarks import accuracy, latency, plots, throughput
+from benchmarks import latency, plots, throughput
 from benchmarks.ground import Plan, gate_before, percentiles
 from benchmarks.growth import apart
-from tests.lab.lab import Lab
-
-pytest_plugins = ("tests.lab.conftest",)
-
-
-def short(name: str, *arguments: str) -> str:
-    """What a benchmark prints; it has to end well."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_a_remembered_answer_comes_at_once_and_a_warm_one_before_a_cold_one() -> None:
@@ -66,16 +48,6 @@ def test_more_to_remember_costs_little_time_and_memory_and_no_pause() -> None:
     assert many.per_second > 0.5 * few.per_second
     assert many.bytes_each < 320
     assert many.pause_ms < 10
-
-
-def test_no_person_of_the_lab_is_turned_away(lab: Lab) -> None:
-    del lab  # it is only asked whether its servers can be had
-    printed = short("accuracy", "short")
-    lost = next(line for line in printed.splitlines() if line.startswith("the gate  ")).split()
-    assert lost[2] == "0"
-    truths = accuracy.population()
-    assert len(truths) > 100
-    assert set(truths.values()) == set(accuracy.TRUTHS)
 
 
 def test_pictures_are_drawn_from_what_was_kept(tmp_path: Path) -> None:
