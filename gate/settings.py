@@ -384,10 +384,12 @@ def _holds_secrets(tree: Mapping[str, Any]) -> bool:
     own = isinstance(server, dict) and bool(server.get("secret") or server.get("secret_previous"))
     egress = tree.get("egress")
     addresses = _listed(egress, "address") if isinstance(egress, dict) else []
-    proxies = [entry.get("proxy") for entry in addresses if isinstance(entry, dict)]
+    urls = [entry.get("proxy") for entry in addresses if isinstance(entry, dict)]
+    store = tree.get("store")
+    urls.append(store.get("url") if isinstance(store, dict) else None)
     return (
         own
-        or any(isinstance(url, str) and "@" in url for url in proxies)
+        or any(isinstance(url, str) and "@" in url for url in urls)
         or any(plain(table) for name in _TABLES for table in _listed(tree, name))
     )
 

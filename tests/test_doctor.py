@@ -47,6 +47,7 @@ from tests.doctorworld import (
     settings_with,
     states,
 )
+from tests.redisworld import redis_server
 
 NAMES = [check.name for check in CHECKS]
 
@@ -206,6 +207,14 @@ WHAT_IS_BROKEN: list[tuple[str, Mapping[str, Value], Mapping[str, Any], str, lis
     ),
     ("a store in memory", {}, {"store": {"url": "memory:"}}, "store", ["warning"], "sqlite:"),
     (
+        "no Redis where the store is",
+        {},
+        {"store": {"url": "redis://127.0.0.1:9/0"}},
+        "store",
+        ["problem"],
+        "see whether Redis runs there",
+    ),
+    (
         "too many connections",
         {},
         {"limits": {"connections": 10_000_000}},
@@ -241,6 +250,17 @@ def test_what_is_broken_is_named(
     told = report(zones, tables, check)
     assert states(told.findings) == {check: expected}
     assert any(mend in finding.mend for finding in told.findings if finding.state is not State.OK)
+
+
+def test_a_redis_that_keeps_nothing_is_warned_of_and_one_that_evicts_is_a_problem() -> None:
+    with redis_server() as server:
+        tables = {"store": {"url": server.url}}
+        told = report(None, tables, "store")
+        assert states(told.findings) == {"store": ["ok", "warning"]}
+        assert "appendonly yes" in told.findings[1].mend
+        server.ask("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+        (told_of,) = report(None, tables, "store").findings
+        assert (told_of.state, "noeviction" in told_of.mend) == (State.PROBLEM, True)
 
 
 OWN_HOSTS = [

@@ -146,7 +146,8 @@ async def _files(patient: Patient, deadline: Deadline) -> list[Finding]:
 
 async def _store(patient: Patient, deadline: Deadline) -> list[Finding]:
     store = None if patient.apart else patient.engine.store
-    return await storage.check(patient.engine.settings.store.url, store)
+    engine = patient.engine
+    return await storage.check(engine.settings.store.url, store, engine.wall)
 
 
 async def _settings(patient: Patient, deadline: Deadline) -> list[Finding]:

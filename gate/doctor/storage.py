@@ -1,15 +1,23 @@
-"""The store: can it be written, is there room, is it whole, does nobody else read it?"""
+"""The store: can it be written, is there room, is it whole, does nobody else read it? Of a Redis
+server: is it there, does it let us in, and does it keep what it is given?
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from gate.budget import Clock
 from gate.doctor.finding import Finding, Topic
+from gate.redis_url import SCHEMES, parse
 from gate.store import Store
 from gate.store.look import Look, look
+
+if TYPE_CHECKING:
+    from gate.store.link import Server
 
 NAME: Final = "store"
 WHY: Final = (
@@ -22,8 +30,8 @@ _RESET_BUG: Final = ((3, 7, 0), (3, 51, 3))
 """From, up to: SQLite may corrupt a WAL database that two connections write (WAL-reset bug)."""
 
 
-async def check(url: str, store: Store | None) -> list[Finding]:
-    """Look at the file of `url`. `store`: that of the gate that runs in this process."""
+async def check(url: str, store: Store | None, wall: Clock = time.time) -> list[Finding]:
+    """Look at the file or server of `url`. `store`: that of the gate that runs in this process."""
     topic = Topic(NAME, WHY)
     if url == "memory:":
         return [
@@ -32,13 +40,45 @@ async def check(url: str, store: Store | None) -> list[Finding]:
                 'set store.url = "sqlite:gate.db"',
             )
         ]
-    if store is None and not url.startswith("sqlite:"):
-        return [topic.skipped("it is no file of this machine", "see /readyz of a gate that runs")]
+    if url.startswith(SCHEMES):
+        if store is not None:
+            return [judge_running(store.trouble)]
+        return await _check_server(url, wall)
     library = judge_library(sqlite3.sqlite_version)
     path = Path(url.partition(":")[2])
     if store is not None:
         return [judge_running(store.trouble), library]
     return [*judge(path, await asyncio.to_thread(look, path)), library]
+
+
+async def _check_server(url: str, wall: Clock) -> list[Finding]:
+    from gate.store.behind import Unusable
+    from gate.store.link import Link
+
+    link: Link | None = None
+    try:
+        link = Link(parse(url))
+        return judge_server(str(link.where), await link.open(wall))
+    except Unusable as error:
+        found, _, mend = str(error).partition("; ")
+        return [Topic(NAME, WHY).problem(found, mend)]
+    finally:
+        if link is not None:
+            link.close()
+            await asyncio.sleep(0)  # its socket closes a turn later
+
+
+def judge_server(where: str, server: Server) -> list[Finding]:
+    """What a Redis server that may be used says of itself. Pure."""
+    from gate.store.link import doubts
+
+    topic = Topic(NAME, WHY, where)
+    version = ".".join(map(str, server.version))
+    found = [topic.ok(f"{where}, Redis {version}, lets us in and evicts nothing")]
+    for doubt in doubts(server):
+        what, _, mend = doubt.partition("; ")
+        found.append(topic.warning(what, mend))
+    return found
 
 
 def judge_running(trouble: str | None) -> Finding:
