@@ -130,7 +130,8 @@ def parse(text: str) -> Address | Fault:
     if len(local) > MAX_LOCAL_OCTETS or "--" in domain or domain[-1] in "0123456789":
         return _parse_unusual(text)
     domain = domain.lower()
-    return Address(local, domain, domain, _tag(local), False, False)
+    tag = _tag(local) if "+" in local else None
+    return Address(local, domain, domain, tag, False, False)
 
 
 def special_use(domain: str) -> bool:

@@ -56,7 +56,7 @@ class Remembered(Struct, frozen=True, array_like=True, gc=False):
 
     def fresh(self, now: float) -> bool:
         """False when a new flight should start behind it."""
-        return self.age(now) < _AGES[self.reason][0]
+        return now - self.found_at < _AGES[self.reason][0]
 
 
 class _DomainFact(Struct, frozen=True, array_like=True, gc=False):
@@ -97,12 +97,12 @@ class Memory:
         self._keys = keys
         self._wall = wall
 
-    def held(self, mark: bytes) -> Remembered | None:
+    def held(self, mark: bytes, now: float) -> Remembered | None:
         """The same as `verdict`, as far as this process holds it in memory; never waits.
 
         `mark` is `Keys.address_hash` of the address at the site.
         """
-        return self._unexpired(self._store.peek(mark))
+        return _unexpired(self._store.peek(mark), now)
 
     def mark(self, site: str, exact: str) -> bytes:
         """What a mailbox is remembered under; `exact` is `Address.exact`."""
@@ -115,13 +115,8 @@ class Memory:
     async def verdict(self, site: str, address: Address) -> Remembered | None:
         """The remembered verdict on a mailbox, unexpired; None when there is none."""
         key = self._mailbox(site, address)
-        return self._unexpired(self._store.peek(key) or await self._store.get(key))
-
-    def _unexpired(self, raw: bytes | None) -> Remembered | None:
-        found = _decoded(_verdict_decoder, raw)
-        if found is None or found.age(self._wall()) >= _AGES[found.reason][1]:
-            return None
-        return found
+        raw = self._store.peek(key) or await self._store.get(key)
+        return _unexpired(raw, self._wall())
 
     async def keep_verdict(self, site: str, address: Address, found: Remembered) -> None:
         """Remember a verdict, if its reason is one that is kept."""
@@ -161,6 +156,13 @@ class Memory:
 
     def _mailbox(self, site: str, address: Address) -> bytes:
         return self._keys.address_hash(site, address.exact)
+
+
+def _unexpired(raw: bytes | None, now: float) -> Remembered | None:
+    found = _decoded(_verdict_decoder, raw)
+    if found is None or now - found.found_at >= _AGES[found.reason][1]:
+        return None
+    return found
 
 
 def _decoded(decoder: msgspec.msgpack.Decoder[T], raw: bytes | None) -> T | None:

@@ -130,15 +130,11 @@ class Guard:
 
         Raises `Problem` (429 with Retry-After).
         """
-        limit, wait = (
-            "secret",
-            self._quota.take("secret", tenant.site.name, self._limits.secret_per_minute),
-        )
+        limits, limit = self._limits, "secret"
+        wait = self._quota.take("secret", tenant.site.name, limits.secret_per_minute)
         if not wait and remoteip:
-            limit, wait = (
-                "client",
-                self._client_waits("", _counted(remoteip), self._limits.client_per_minute),
-            )
+            limit = "client"
+            wait = self._client_waits("", _counted(remoteip), limits.client_per_minute)
         if wait:
             metrics.THROTTLED.labels(limit).inc()
             retry_after = b"%d" % math.ceil(wait)

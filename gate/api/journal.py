@@ -14,6 +14,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -25,6 +26,7 @@ from gate.budget import LOG_FLUSH
 from gate.reason import Choice, Reason
 
 _MOULDS_MOST: Final = 1024
+_counted = attrgetter("result", "reason", "decision", "key", "would_be")
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
@@ -106,9 +108,7 @@ class Journal:
 
     def _count(self, lines: list[Line]) -> None:
         decided = [line for line in lines if line.result is not None]
-        found = Counter(
-            [(ln.result, ln.reason, ln.decision, ln.key, ln.would_be) for ln in decided]
-        )
+        found = Counter(map(_counted, decided))
         for (result, reason, decision, key, would_be), number in found.items():
             metrics.DECISIONS.labels(result, reason, decision, key).inc(number)
             if would_be == Choice.BLOCK and decision != Choice.BLOCK:
