@@ -27,9 +27,7 @@ from gate.reason import GateError
 from gate.server import Bound, connections_most
 from gate.settings import parse
 from gate.testing.lag import LoopLag
-from gate.testing.proxy import Faults, FaultyProxy
 from tests.api.ground import BEARER, SECRET, SITEKEY, gate, settings, site
-from tests.redisworld import RedisServer, redis_server
 from tests.security.process import port_said
 from tests.security.test_m_lessons import crossed
 from tests.security.timing import cannot_be_told_apart
@@ -442,24 +440,10 @@ def test_k7__who_leaves_in_the_middle_of_a_storage_call_leaves_nothing_to_others
     assert asyncio.run(crossed(url, 600)) == 0
 
 
-async def crossed_far_away(server: RedisServer, times: int, latency: float) -> int:
-    """The same with a Redis server so far away that everybody who leaves has a command there."""
-    async with FaultyProxy(("127.0.0.1", server.port)) as proxy:
-        proxy.faults = Faults(latency=latency)
-        return await crossed(server.url_of(0, port=proxy.address[1]), times)
-
-
-def test_k7__nor_with_a_server_that_is_far_away() -> None:
-    with redis_server("--appendonly", "yes") as server:
-        assert asyncio.run(crossed_far_away(server, 40, 0.02)) == 0
-
-
 @pytest.mark.prove
 @pytest.mark.timeout(1800)
 def test_k7__ten_thousand_times(tmp_path: Path) -> None:
     assert asyncio.run(crossed(f"sqlite:{tmp_path / 'gate.db'}", 10_000)) == 0
-    with redis_server("--appendonly", "yes") as server:
-        assert asyncio.run(crossed_far_away(server, 1250, 0.1)) == 0
 
 
 # -- k-8: keys -------------------------------------------------------------------------------------

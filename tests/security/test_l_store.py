@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,13 +26,11 @@ from tests.api.ground import (
     OTHER_BEARER,
     OTHER_SITEKEY,
     SITEKEY,
-    Gate,
     gate,
     settings,
     site,
 )
 from tests.contract.test_queue import NOW, add, job
-from tests.redisworld import RedisServer, redis_server
 from tests.security.process import gate_process
 
 KINDS: Final = ["memory", "sqlite"]
@@ -205,66 +202,11 @@ def test_L4__a_damaged_file_is_seen_at_the_start(
 def test_L5__a_store_that_cannot_be_had_is_refused_at_the_start(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody gets a promise from a store that keeps none."""
+    """Nobody gets a promise from a store that keeps none; one that is there: test_redis_store.py."""
     config = tmp_path / "gate.toml"
     config.write_text(f'[store]\nurl = "{url}"\n[dns]\nservers = ["127.0.0.1:9"]\n')
     assert cli(["serve", "--config", str(config)]) == 2
     assert "store.url" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with redis_server("--appendonly", "yes", "--appendfsync", "always") as server:
-        yield server
-
-
-def test_L5__a_server_that_throws_away_is_exit_2(
-    redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = tmp_path / "gate.toml"
-    config.write_text(f'[store]\nurl = "{redis.url}"\n[dns]\nservers = ["127.0.0.1:9"]\n')
-    redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    try:
-        assert cli(["serve", "--config", str(config)]) == 2
-    finally:
-        redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
-    assert "noeviction" in capsys.readouterr().err
-
-
-def test_L5__while_the_server_is_silent_every_check_is_answered_in_its_budget(
-    redis: RedisServer,
-) -> None:
-    """SIGSTOP for three seconds under load; then it goes on, and is used again."""
-
-    async def asked(running: Gate, number: int) -> None:
-        budget = 800
-        begun = time.monotonic()
-        email = f"u{number}@inbox.test"
-        answer = await running.check(email, timeout_ms=budget)
-        assert time.monotonic() - begun < budget / 1000 + 0.1
-        assert answer.status_code == 200 and answer.json()["email"] == email
-
-    async def main() -> None:
-        async with gate(settings(store={"url": redis.url})) as running:
-            token = (await running.page("jane@inbox.test")).json()["token"]
-            redis.send(signal.SIGSTOP)
-            try:
-                until = time.monotonic() + 3.0
-                number = 0
-                async with asyncio.TaskGroup() as group:
-                    while time.monotonic() < until:
-                        group.create_task(asked(running, number))
-                        number += 1
-                        await asyncio.sleep(0.02)
-                spent = [(await running.siteverify(response=token))["success"] for _ in range(2)]
-                assert spent == [True, False], "memory decides meanwhile"
-            finally:
-                redis.send(signal.SIGCONT)
-            async with asyncio.timeout(5):
-                while not running.engine.store.healthy:  # noqa: ASYNC110 - a store tells nobody
-                    await asyncio.sleep(0.05)
-
-    asyncio.run(main())
 
 
 # -- L6 --------------------------------------------------------------------------------------------
@@ -323,7 +265,7 @@ def test_L6__sites_have_keys_of_their_own_for_everything_that_is_kept() -> None:
 
 # -- L7 --------------------------------------------------------------------------------------------
 
-QUOTA: Final = 600
+QUOTA: Final = 60
 
 
 def second_site() -> str:
@@ -366,7 +308,7 @@ def test_L7__a_site_that_floods_leaves_the_other_its_answers_and_its_speed(tmp_p
             flooding = asyncio.create_task(flood(client, time.monotonic() + 1.2))
             beside = await quiet_calls(client, 80)
             told = await flooding
-            assert sum(told.values()) > 100
+            assert told["throttled"] > 0 and sum(told.values()) > QUOTA / 2
             assert beside[78] < max(1.3 * alone[78], 0.1)
 
     with gate_process(tmp_path, more=second_site()) as running:
