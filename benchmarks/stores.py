@@ -2,10 +2,10 @@
 
 One process does each thing to a file (SQLite) and to a Redis server of its own on loopback, which
 writes its append-only file each second, in rounds that alternate; the median counts. Look-ups are
-of records that memory does not hold. *alone*: one after the other, what a caller waits; *64 at once*:
-what each costs where many are asked for. Then a whole gate answers remembered checks over HTTP with
-each store behind it, as in benchmarks/cached.py; every answer is in memory, and the store is asked
-nothing.
+of records that memory does not hold. *alone*: one after the other, what a caller waits; *64 at
+once*: what each costs where many are asked for. Then a whole gate answers remembered checks over
+HTTP with each store behind it, as in benchmarks/cached.py; every answer is in memory, and the store
+is asked nothing.
 
     python -m benchmarks.stores [rounds]
 """

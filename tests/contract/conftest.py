@@ -26,6 +26,7 @@ def redis_of_session() -> Iterator[RedisServer]:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Makes room for stores."""
     made = 0
+    flushed: list[bytes] = []
 
     def room(kind: str) -> str:
         nonlocal made
@@ -35,8 +36,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         if kind == "sqlite":
             return f"sqlite:{tmp_path / f'gate{made}.db'}"
         server: RedisServer = request.getfixturevalue("redis_of_session")
-        if made == 1:
-            server.ask("FLUSHALL")
+        if not flushed:
+            flushed.append(server.ask("FLUSHALL"))
         return server.url_of(made)
 
     return room
