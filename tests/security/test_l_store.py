@@ -202,7 +202,7 @@ def test_L4__a_damaged_file_is_seen_at_the_start(
 def test_L5__a_store_that_cannot_be_had_is_refused_at_the_start(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody gets a promise from a store that keeps none; one that is there: test_redis_store.py."""
+    """Nobody gets a promise from a store that keeps none; for real ones see test_redis_store.py."""
     config = tmp_path / "gate.toml"
     config.write_text(f'[store]\nurl = "{url}"\n[dns]\nservers = ["127.0.0.1:9"]\n')
     assert cli(["serve", "--config", str(config)]) == 2
