@@ -1,7 +1,8 @@
-"""A flood of one site's pages, from a process of its own: what measures is not what floods.
+"""A flood of one site's pages, and whoever is timed beside it: each in a process of its own, so
+that what measures is neither what floods nor what plays the world.
 
-Each request is a page's, with the site key and another client address (as a trusted proxy says it);
-answers are read, and searched for what must never be in them.
+Each request of the flood is a page's, with the site key and another client address (as a trusted
+proxy says it); answers are read, and searched for what must never be in them.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import asyncio
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 
 import uvloop
 
-from tests.resources.crowd import HOST
+from tests.resources.crowd import HOST, Times, steadily
 
 CONNECTIONS = 8
 
@@ -62,6 +63,29 @@ def flooding(flood: Flood) -> Iterator[Pipe]:
             process.kill()
             process.join()
         process.close()
+
+
+async def measured(
+    port: int, secret: str, emails: Sequence[str], rate: float, seconds: float
+) -> Times:
+    """`steadily`, elsewhere."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    asked = (port, secret, emails, rate, seconds)
+    process = context.Process(target=_measure, args=(*asked, theirs))
+    process.start()
+    theirs.close()
+    times: Times = await asyncio.to_thread(ours.recv)
+    await asyncio.to_thread(process.join)
+    process.close()
+    ours.close()
+    return times
+
+
+def _measure(
+    port: int, secret: str, emails: Sequence[str], rate: float, seconds: float, pipe: Pipe
+) -> None:
+    pipe.send(uvloop.run(steadily(port, secret, emails, rate, seconds)))
 
 
 def _child(flood: Flood, pipe: Pipe) -> None:

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 import uvloop
 
-from tests.resources.crowd import Caller, Times, steadily
-from tests.resources.flood import Flood, Tally, flooding
+from tests.resources.crowd import Caller, Times
+from tests.resources.flood import Flood, Tally, flooding, measured
 from tests.resources.process import OTHER_SECRET, SECRET, SITE_KEY, gate, good, settings, world
 from tests.resources.test_crowds import tarpits
 
@@ -35,9 +35,9 @@ async def _rounds(
             caller.close()
             flood = Flood(running.port, SITE_KEY, FLOOD, THEIRS, CANARY.encode())
             for _ in range(rounds):
-                add(alone, await steadily(running.port, OTHER_SECRET, OURS, rate, seconds))
+                add(alone, await measured(running.port, OTHER_SECRET, OURS, rate, seconds))
                 with flooding(flood) as pipe:
-                    add(beside, await steadily(running.port, OTHER_SECRET, OURS, rate, seconds))
+                    add(beside, await measured(running.port, OTHER_SECRET, OURS, rate, seconds))
                     pipe.send("end")
                     tally: Tally = await asyncio.to_thread(pipe.recv)
                 total.answers += tally.answers
@@ -103,11 +103,11 @@ async def _beside_cold(live: int, pits: int, seconds: float, rounds: int) -> tup
                 await caller.ask(email)
             caller.close()
             for turn in range(rounds):
-                add(idle, await steadily(running.port, SECRET, OURS, 100, seconds))
+                add(idle, await measured(running.port, SECRET, OURS, 100, seconds))
                 async with tarpits(running.port, pits, 10.0, first=turn * pits):
                     talking = asyncio.create_task(_talk(running.port, live, turn * live, seconds))
                     await asyncio.sleep(1.0)
-                    add(busy, await steadily(running.port, SECRET, OURS, 100, seconds))
+                    add(busy, await measured(running.port, SECRET, OURS, 100, seconds))
                     await talking
             await running.stop()
     return idle, busy
