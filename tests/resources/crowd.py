@@ -182,12 +182,15 @@ class Times:
 async def steadily(
     port: int, secret: str, emails: Sequence[str], rate: float, seconds: float
 ) -> Times:
-    """Ask in turn at a constant rate, whether or not the one before was answered in time."""
-    times, started = Times(), time.perf_counter()
-    callers = [Caller(port, secret) for _ in range(8)]
+    """Ask in turn at a constant rate, whether or not the one before was answered in time, on
+    connections that are kept.
+    """
+    times, callers = Times(), [Caller(port, secret) for _ in range(8)]
     free: asyncio.Queue[Caller] = asyncio.Queue()
     for caller in callers:
+        await caller.ask(emails[0])
         free.put_nowait(caller)
+    started = time.perf_counter()
 
     async def one(number: int) -> None:
         due = started + number / rate

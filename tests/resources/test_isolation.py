@@ -94,7 +94,7 @@ def test_a_flood_of_one_site_is_not_felt_by_the_other() -> None:
 
 async def _beside_cold(live: int, pits: int, seconds: float, rounds: int) -> tuple[Times, Times]:
     """Remembered answers while nothing else goes on, and beside dialogues that hang or are slow."""
-    limits = {"dialogues": 3000, "site_dialogues": 3000}
+    limits = {"dialogues": 3000, "site_dialogues": 3000, "connections": 4000}
     idle, busy = Times(), Times()
     async with world(3000) as outside:
         with gate(outside.outside, settings(limits=limits)) as running:
