@@ -12,7 +12,8 @@ is read, so that no memory holds what was erased elsewhere.
 Bugs: what another process found out newly is seen here when this process's own copy ends. While
 Redis is out of reach, each process decides claims by itself. A settlement whose answer was lost
 counts as lost although it may have happened; nothing happens twice of it. A record that another
-process wrote in the same moment as it was erased may be written again.
+process wrote in the same moment as it was erased may be written again. Clocks that differ are not
+made up for: between two gates a lease ends that much early or late.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class RedisStore(Behind):
         self._reader: asyncio.Task[None] | None = None
         self._read_up_to = b"%d-0" % (agreed.server.now * 1000)
         self._news_at = time.monotonic()
+        self._has_file = agreed.server.aof
         self._rewrite_due = False
 
     @classmethod
@@ -115,9 +117,7 @@ class RedisStore(Behind):
         file anew, behind our back: what they were is in it until that is done.
         """
         gone = await self._erased(keys, subjects, ids)
-        if gone is not None:
-            self._rewrite_due = True
-            self._work.set()
+        self._rewrite_due = self._rewrite_due or (gone is not None and self._has_file)
         return gone
 
     # -- reading -----------------------------------------------------------------------------------
@@ -165,11 +165,11 @@ class RedisStore(Behind):
         steps = _steps(records, claims, works, self._wall())
         results = []
         try:
+            await self._look_round()  # first: what is decided after it is told
             while group := list(islice(steps, PIPELINE)):
                 answers = await self._ask(*(call.command for call in group))
                 pairs = zip(group, answers, strict=True)
                 results += [call.read(answer) for call, answer in pairs if call.read]
-            await self._look_round()
         except Unusable:
             self._writing.close()  # whatever it is, it is looked at anew, and scripts are loaded
             raise
@@ -178,7 +178,7 @@ class RedisStore(Behind):
     async def _look_round(self) -> None:
         """Once in a while: what did others delete; and what is to be written anew."""
         away = time.monotonic() - self._news_at
-        if away < STORE_NEWS and not self._rewrite_due:
+        if away < STORE_NEWS:
             return
         if away > STORE_NEWS_KEPT:
             self._recent = Recent(self._capacity, self._wall)
@@ -190,7 +190,7 @@ class RedisStore(Behind):
         if len(news) < NEWS:
             self._news_at = time.monotonic()
         if self._rewrite_due:
-            with suppress(Unusable):  # one is under way: the next one will do, a second later
+            with suppress(Unusable):  # one is under way: a second later the next one will do
                 await self._ask(("BGREWRITEAOF",))
                 self._rewrite_due = False
 

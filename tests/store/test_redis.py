@@ -15,9 +15,11 @@ import trustme
 from gate.budget import STORE_ANSWER, STORE_NEWS, STORE_OPEN, STORE_RETRY, STORE_WAIT
 from gate.reason import GateError
 from gate.redis_url import RedisUrl, parse, without_password
+from gate.settings import parse as parse_settings
 from gate.store import Job, Kept, Store, open_store
 from gate.store.behind import UNWRITTEN
 from gate.store.link import Server, doubts, refusal
+from gate.switch import place_of
 from gate.testing.proxy import Faults, FaultyProxy
 from tests.redisworld import RedisServer, free_port, opened, redis_server
 
@@ -500,7 +502,12 @@ def test_urls(text: str) -> None:
     "text", ["redis://u:s3cret@h:1/0", "redis://:s3cret@h", "redis://s3cret:x"]
 )
 def test_no_url_shows_its_password(text: str) -> None:
-    assert "s3cret" not in without_password(text)
+    assert "s3cret" not in without_password(text) + place_of(text)
+    try:
+        settings = parse_settings({"store": {"url": text}})
+        assert settings.store.url == text
+    except GateError as error:
+        assert "s3cret" not in str(error)
     try:
         where = parse(text)
     except ValueError as error:
