@@ -204,7 +204,7 @@ def read(raw: bytes, question: Question, *, cut: bool = False) -> Reply | None:
         raise RemoteProtocolError(f"a DNS answer of {len(raw)} octets")
     if flags & _TRUNCATED:
         return Reply(rcode, truncated=True)
-    reader = _Reader(raw, start)
+    reader = _Reader(raw, start, question.section[:-4].lower())
     try:
         reader.read(answers, authority, additional)
     except (IndexError, struct.error):
@@ -279,7 +279,8 @@ def tell(reply: Reply, rdtype: int, trail: list[bytes], *, hops: int) -> Told:
 class _Reader:
     """One pass over the records of one message."""
 
-    def __init__(self, raw: bytes, at: int) -> None:
+    def __init__(self, raw: bytes, at: int, asked: bytes) -> None:
+        """`at`: where they begin, behind the question for the name `asked`."""
         self.raw = raw
         self.at = at
         self.answers: list[Record] = []
@@ -287,7 +288,8 @@ class _Reader:
         self.negative_ttl: int | None = None
         self.name_servers = False
         self.extended = 0
-        self._names: dict[int, tuple[bytes, int]] = {}  # offset: name, offset behind it
+        # offset: name, offset behind it
+        self._names: dict[int, tuple[bytes, int]] = {_HEADER.size: (asked, at - 4)}
         self._labels = 0
 
     def read(self, answers: int, authority: int, additional: int) -> None:
