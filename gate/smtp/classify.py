@@ -67,6 +67,8 @@ _ABOUT_NOBODY_YET: Final = _ABOUT_NOBODY | {Reason.PROTOCOL_ERROR}
 """The same before MAIL: a host that knows neither EHLO nor HELO does not want us."""
 _TLS_STAGES: Final = frozenset({Stage.STARTTLS, Stage.TLS})
 _BARE: Final = frozenset({550, 551, 553})
+_ABOUT_LOGIN: Final = frozenset({534, 535, 538})
+"""RFC 4954: whoever is unknown here is the one who logs in."""
 _OUT_OF_STEP: Final = frozenset({500, 501, 502, 503, 504})
 
 _ENHANCED: Final[dict[str, tuple[Reason, Scope | None]]] = {
@@ -226,6 +228,8 @@ def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
     found = _row(reply, wording, provider)
     if found is not None and _no_greylisting(found, Stage.RCPT, reply):
         return _outcome(Reason.DEFERRED, reply, found.id)
+    if found is not None and reply.code in _ABOUT_LOGIN and found.reason in _MAILBOX:
+        return _outcome(Reason.PROBE_BLOCKED, reply, found.id)
     if found is not None:
         return _tempered(found.reason, found.scope, reply, found.id, found.rest)
     enhanced = wording.enhanced or wording.trailing

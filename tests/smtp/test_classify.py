@@ -117,6 +117,16 @@ def test_replies_of_the_fault_table(line: str, reason: Reason, scope: Scope | No
         ("550 5.1.8 x", R.PROBE_BLOCKED),
         ("550 5.7.25 x", R.PROBE_BLOCKED),
         ("521 does not like you", R.PROBE_BLOCKED),
+        # the codes of a login, and accounts that send
+        ("535 5.7.8 unknown user", R.PROBE_BLOCKED),
+        ("550 message sending for this account is disabled", R.PROBE_BLOCKED),
+        # a domain or a machine as the subject
+        ("511 can't find a valid MX for rcpt domain (#5.1.1)", R.RELAY_DENIED),
+        ("550 Mailbox server not found", R.DEFERRED),
+        ("550 5.4.6 user: mail for example.com loops back to myself", R.UNCONFIRMED),
+        # what an address book says, and what is said of one
+        ("550 usuario no se encuentra en el Directorio de Domino", R.REJECTED_EMAIL),
+        ("550 You are not in the recipient's contact list", R.UNCONFIRMED),
     ],
 )
 def test_the_order_of_decision(line: str, reason: Reason) -> None:
