@@ -47,11 +47,11 @@ SMTP_PORT: Final = 25
 WEB_PORTS: Final = (443, 80)
 ADDRESSES_MOST: Final = 4
 """Addresses of one host that are tried, both families together (faults.md N32)."""
+DATAGRAM_MOST: Final = 65_535
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE})
 
 P = TypeVar("P", bound=asyncio.Protocol)
-D = TypeVar("D", bound=asyncio.DatagramProtocol)
 
 
 def own_addresses() -> frozenset[IPAddress]:
@@ -428,9 +428,49 @@ def _settle(ready: asyncio.Future[bool], in_time: bool) -> None:
         ready.set_result(in_time)
 
 
-async def open_resolver_udp(
-    server: tuple[str, int], factory: Callable[[], D]
-) -> tuple[asyncio.DatagramTransport, D]:
+class ResolverSocket:
+    """A datagram socket that knows one resolver. `heard` is given what comes: datagrams, errors.
+
+    No transport of the event loop: to make one and wait for it took as long as the exchange, 10 µs.
+    """
+
+    __slots__ = ("_heard", "_loop", "_sock")
+
+    def __init__(self, sock: socket.socket, heard: Callable[[bytes | OSError], None]) -> None:
+        self._sock = sock
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock.fileno(), self._read)
+
+    def send(self, message: bytes) -> None:
+        """Send a datagram. One that the kernel has no room for is lost, as any may be."""
+        try:
+            self._sock.send(message)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._heard(error)
+
+    def close(self) -> None:
+        """Hear nothing more. Closing twice changes nothing."""
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+
+    def _read(self) -> None:
+        try:
+            heard = self._sock.recv(DATAGRAM_MOST)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._heard(error)
+        else:
+            self._heard(heard)
+
+
+def open_resolver_udp(
+    server: tuple[str, int], heard: Callable[[bytes | OSError], None]
+) -> ResolverSocket:
     """A datagram socket connected to a configured resolver, from a port the kernel picks at random.
 
     Connected, so that only that resolver's datagrams arrive and its ICMP errors are reported.
@@ -441,8 +481,7 @@ async def open_resolver_udp(
     try:
         sock.setblocking(False)
         sock.connect((host, server[1]))
-        loop = asyncio.get_running_loop()
-        return await loop.create_datagram_endpoint(factory, sock=sock)
+        return ResolverSocket(sock, heard)
     except BaseException:
         sock.close()
         raise
@@ -515,7 +554,9 @@ def _lanes(addresses: Sequence[IPAddress]) -> list[list[IPAddress]]:
 
 def _same(one: str, other: str) -> bool:
     """Whether two texts are the same address; the kernel writes zones behind link-local ones."""
-    return one == other or ip_address(one.partition("%")[0]) == ip_address(other)
+    if one == other or ":" not in one:  # an IPv4 address has one spelling here
+        return one == other
+    return ip_address(one.partition("%")[0]) == ip_address(other)
 
 
 def _no_connect(error: OSError) -> NoConnect:

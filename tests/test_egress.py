@@ -449,14 +449,8 @@ def test_a_public_address_that_turns_out_to_be_ours_is_dropped() -> None:
 
 
 def test_a_datagram_to_a_resolver_comes_back_and_strangers_are_not_heard() -> None:
-    class Client(asyncio.DatagramProtocol):
-        def __init__(self) -> None:
-            self.heard: asyncio.Queue[bytes] = asyncio.Queue()
-
-        def datagram_received(self, data: bytes, addr: object) -> None:
-            self.heard.put_nowait(data)
-
     async def scene() -> None:
+        heard: asyncio.Queue[bytes | OSError] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         with (
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
@@ -466,16 +460,27 @@ def test_a_datagram_to_a_resolver_comes_back_and_strangers_are_not_heard() -> No
             server.bind(("127.0.0.1", 0))
             ports = set()
             for _ in range(3):
-                transport, client = await open_resolver_udp(server.getsockname(), Client)
-                transport.sendto(b"?")
+                asking = open_resolver_udp(server.getsockname(), heard.put_nowait)
+                asking.send(b"?")
                 _, asker = await loop.sock_recvfrom(server, 10)
                 ports.add(asker[1])
                 stranger.sendto(b"forged", asker)
                 server.sendto(b"!", asker)
-                assert await client.heard.get() == b"!"
-                transport.close()
-            await asyncio.sleep(0)
+                assert await heard.get() == b"!"
+                asking.close()
+            asking.close()
             assert len(ports) > 1
+
+    asyncio.run(scene())
+
+
+def test_nobody_at_the_resolvers_port_is_heard_of() -> None:
+    async def scene() -> None:
+        heard: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+        asking = open_resolver_udp(closed_port(), heard.put_nowait)
+        asking.send(b"?")
+        assert isinstance(await heard.get(), ConnectionRefusedError)
+        asking.close()
 
     asyncio.run(scene())
 
@@ -499,7 +504,7 @@ def test_a_dead_resolver_is_an_os_error_and_a_name_is_refused() -> None:
         with pytest.raises(ValueError, match="does not appear"):
             await open_resolver_tcp(("localhost", 53), asyncio.Protocol)
         with pytest.raises(ValueError, match="does not appear"):
-            await open_resolver_udp(("localhost", 53), asyncio.DatagramProtocol)
+            open_resolver_udp(("localhost", 53), lambda _: None)
 
     asyncio.run(scene())
 

@@ -51,7 +51,7 @@ from gate.dns.wire import (
     folded,
     read,
 )
-from gate.egress import open_resolver_tcp, open_resolver_udp
+from gate.egress import ResolverSocket, open_resolver_tcp, open_resolver_udp
 from gate.reason import GateError, RemoteProtocolError
 
 QUESTIONS: Final = 10
@@ -141,7 +141,7 @@ class _Talk:
     server: Server
     question: Question
     edns: bool
-    transport: asyncio.DatagramTransport | None = None
+    socket: ResolverSocket | None = None
     interval: float = DNS_RETRANSMIT
     again_at: float = 0.0
     """When to send once more."""
@@ -151,32 +151,19 @@ class _Talk:
     over: bool = False
 
     def send(self, now: float) -> None:
-        if self.transport is not None:
-            self.transport.sendto(self.question.message(edns=self.edns))
+        if self.socket is not None:
+            self.socket.send(self.question.message(edns=self.edns))
         self.again_at = now + self.interval
         self.interval *= 2
 
     def close(self) -> None:
         self.over = True
-        if self.transport is not None:
-            self.transport.abort()
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None  # it knows us: let nothing be left for the garbage collector
 
     def due(self) -> float:
         return self.again_at if self.ends_at is None else min(self.again_at, self.ends_at)
-
-
-class _Datagrams(asyncio.DatagramProtocol):
-    """Hands over what a socket hears."""
-
-    def __init__(self, lookup: Lookup, talk: _Talk) -> None:
-        self._lookup = lookup
-        self._talk = talk
-
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        self._lookup.hear(self._talk, data)
-
-    def error_received(self, exc: Exception) -> None:
-        self._lookup.hear(self._talk, exc)
 
 
 @dataclass(slots=True, eq=False)
@@ -226,7 +213,7 @@ class Lookup:
         """Send what is due, wait for what is next, take what was heard."""
         now = self.clock()
         if self._waiting and now >= self._next_at:
-            await self._open(self._waiting.pop(0))
+            self._open(self._waiting.pop(0))
         for talk in self._open_talks():
             if talk.ends_at is not None and now >= talk.ends_at:
                 self._give_up(talk, Failure("malformed"))
@@ -247,14 +234,12 @@ class Lookup:
     def _open_talks(self) -> list[_Talk]:
         return [talk for talk in self._talks if not talk.over]
 
-    async def _open(self, server: Server) -> None:
+    def _open(self, server: Server) -> None:
         talk = _Talk(server, self._question(), server.edns)
         self._talks.append(talk)
         self._next_at = self.clock() + DNS_NEXT_SERVER
         try:
-            talk.transport, _ = await open_resolver_udp(
-                server.address, lambda: _Datagrams(self, talk)
-            )
+            talk.socket = open_resolver_udp(server.address, lambda what: self.hear(talk, what))
         except OSError as error:
             self.hear(talk, error)
         talk.send(self.clock())
