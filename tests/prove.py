@@ -32,6 +32,8 @@ ROOT = Path(__file__).parents[1]
 KEPT, TABLE = RESULTS / "prove.json", RESULTS / "prove.md"
 SAID = 400
 """Characters of what a miss said last."""
+PASSED = "passed"
+"""The figure of a step that shows none."""
 
 
 @dataclass(slots=True)
@@ -94,7 +96,7 @@ def prove(name: str, proof: Proof) -> Row:
     figures, met = [], True
     for step in proof.steps:
         began = time.time()
-        ended = run(step)
+        ended = run(step) if step.command else Ended(None, "no benchmark has measured it")
         known = _recorded(step, name, began)
         if known is not None:
             figures.append(str(known["figure"]))
@@ -102,7 +104,8 @@ def prove(name: str, proof: Proof) -> Row:
         elif ended.status == 0:
             figures.append(_figure(step, ended.output))
         else:
-            figures.append(_failure(step, ended))
+            shown = _figure(step, ended.output)
+            figures += ["" if shown == PASSED else shown, _failure(step, ended)]
             met = False
     when = datetime.now(UTC).isoformat(timespec="seconds")
     figure = "; ".join(filter(None, figures))
@@ -111,11 +114,12 @@ def prove(name: str, proof: Proof) -> Row:
 
 
 def _recorded(step: Step, name: str, since: float) -> Mapping[str, Any] | None:
-    """What a benchmark wrote of this promise, if it did now."""
-    path = RESULTS / f"{step.result}.json"
-    if not step.result or not path.exists() or path.stat().st_mtime < since - 1:
-        return None
-    found: Mapping[str, Any] | None = json.loads(path.read_text()).get("promises", {}).get(name)
+    """What a benchmark wrote of this promise, if it did now; any that did, if none is named."""
+    paths = [RESULTS / f"{step.result}.json"] if step.command else list(RESULTS.glob("*.json"))
+    found: Mapping[str, Any] | None = None
+    for path in paths:
+        if path.exists() and (not step.command or path.stat().st_mtime >= since - 1):
+            found = json.loads(path.read_text()).get("promises", {}).get(name) or found
     return found
 
 
@@ -123,7 +127,7 @@ def _figure(step: Step, output: str) -> str:
     """The figure in what a step said."""
     found = [" ".join(match.groups()) for match in re.finditer(step.figure, output)]
     if not found:
-        return "passed"
+        return PASSED
     return ", ".join(found) if step.every else found[-1]
 
 
@@ -132,8 +136,9 @@ def _failure(step: Step, ended: Ended) -> str:
     lines = [line for line in ended.output.splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("E  ", "FAILED", "ERROR", "promise"))]
     said = " | ".join(telling or lines[-3:])
-    how = "not done in time" if ended.status is None else f"exit {ended.status}"
-    return f"{' '.join(step.command[1:4])}: {how}: {said[-SAID:]}"
+    if ended.status is None:
+        return said[-SAID:]
+    return f"{' '.join(step.command[1:])}: exit {ended.status}: {said[-SAID:]}"
 
 
 def table(rows: Mapping[str, Row], about: Mapping[str, Any]) -> str:
