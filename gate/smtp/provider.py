@@ -212,8 +212,10 @@ def provider_of(
     mx_names: Sequence[str], providers: Mapping[str, Provider] = PROVIDERS
 ) -> Provider | None:
     """Who runs the mail of a domain with these MX hosts, in any order; None if nobody we know."""
-    hosts = Counter(_owner(name.lower().rstrip("."), providers) for name in mx_names)
-    for provider, count in hosts.most_common(1):
+    owners = [_owner(name.lower().rstrip("."), providers) for name in mx_names]
+    if not any(owners):
+        return None
+    for provider, count in Counter(owners).most_common(1):
         if count * 2 > len(mx_names):
             return provider
     return None

@@ -119,7 +119,9 @@ class Sources:
                 self._kept.move_to_end(destination)
                 return source if self._ready(source) else None
         # At most one for each family: a kept one that reaches these hosts was returned above.
-        ranked = sorted(able, key=lambda source: self._rank(destination, source))
+        ranked = able
+        if len(able) > 1:
+            ranked = sorted(able, key=lambda source: self._rank(destination, source))
         found = next(filter(self._ready, ranked), None)
         if found is not None:
             self._kept[destination] = (*kept, found)
