@@ -188,6 +188,7 @@ class Connection(HttpToolsProtocol):
         self._held: bytes | None = None
         self._begun: Later | None = None
         self._upgrading = False
+        self._host = ""
         self._begun_here = 0
         self._head_parts: list[bytes] = []
         self._between = b""
@@ -196,6 +197,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._host = self.client[0] if self.client else ""
         self._since = self.loop.time()
         if not self.house.admit(self):
             self._deaf = True
@@ -345,7 +347,7 @@ class Connection(HttpToolsProtocol):
         head = front.known(data[:end])
         if head is None or head.length != len(data) - end:
             return False
-        reply = front.begin_again(head, data[end:], self._client_host)
+        reply = front.begin_again(head, data[end:], self._host)
         if not isinstance(reply, Reply):
             self._begun = reply
             return False
@@ -361,7 +363,7 @@ class Connection(HttpToolsProtocol):
             return begun
         front = self.house.front
         assert front is not None
-        head = front.read(self.url.decode("ascii"), self.headers, self._client_host, len(body))
+        head = front.read(self.url.decode("ascii"), self.headers, self._host, len(body))
         if not isinstance(head, Head):
             return head
         reply = front.begin(head, body)
@@ -380,10 +382,6 @@ class Connection(HttpToolsProtocol):
         end = octets.find(_HEAD_END) + len(_HEAD_END)
         if self._begun_here == 1 and octets.startswith(b"POST /") and len(octets) - end == length:
             front.learn(octets[:end], head)
-
-    @property
-    def _client_host(self) -> str:
-        return self.client[0] if self.client else ""
 
     def _can_hold(self) -> bool:
         """Whether the request may be answered before the application has heard of it."""

@@ -119,12 +119,15 @@ class Journal:
     def _line(self, note: Note) -> Line:
         answer = note.answer
         line: Line = copied(self._mould(note))
-        line.ts, line.request, line.check = round(note.at, 3), note.request, answer.id
+        # `round` to so many places works on decimal digits: 0.25 µs, twice a line.
+        line.ts = int(note.at * 1000 + 0.5) / 1000
+        line.duration_ms = int(note.seconds * 100_000 + 0.5) / 100
+        line.budget_ms = note.budget_ms
+        line.request, line.check = note.request, answer.id
         if note.address is not None:
             line.address = note.address.hex()
         if answer.address is not None:
             line.domain = answer.address.domain
-        line.duration_ms, line.budget_ms = round(note.seconds * 1000, 2), note.budget_ms
         return line
 
     def _mould(self, note: Note) -> Line:
