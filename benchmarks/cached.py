@@ -8,6 +8,20 @@ with 64 connections, has one core and the server the other. All are asked the sa
 rounds that alternate, so that noise hits all alike; the median counts.
 
     python -m benchmarks.cached [seconds per round] [rounds]
+
+Where the time of one goes, in µs of one process without its system calls, the least of many rounds
+(before is the state this was last taken apart in):
+
+                                             before   after
+    the head known again                       1.0      0.4
+    the body read                              0.6      0.6
+    limits                                     0.4      0.4
+    recalled: address, keyed hash, facts       7.0      5.6
+    told: token, log note, JSON                6.3      4.8
+      of it the token                          2.4      2.0
+    written                                    1.4      0.5
+    the whole, with what joins these          21.3     16.2
+    a decision line and its metrics, later     2.2      1.5
 """
 
 from __future__ import annotations
