@@ -7,8 +7,9 @@ holdout2) and for every FILE of the same form, how many replies are read right t
 not found, undetermined), how many are falsely read as "no such mailbox", and how many of the true
 ones are found. Beside it, in the same run: the reply code alone, and the enhanced code first.
 
-The promise is judged by holdout2: of later sources, and without any wording that stands in one of
-the other two.
+The promise is judged by what holdout2 gave while nobody had tuned to it: it is of later sources, and
+holds no wording that stands in one of the other two. Its four false not-founds were mended after that,
+so that what it gives today is no proof of anything.
 
 Bugs: the labels are one person's reading of the texts. holdout2 is small: one reply of it is 0.8 %.
 """
@@ -30,7 +31,8 @@ from gate.smtp.explain import Reading, read, three_way
 
 REPLIES: Final = Path(__file__).parent.parent / "tests" / "replies"
 SETS: Final = ("dev", "holdout", "holdout2")
-JUDGED: Final = "holdout2"
+FRESH: Final = "93.0 % right, 4 of 129 (3.1 %) false not-found, 90.9 % recall"
+"""What holdout2 gave before its false not-founds were read and mended; tests/replies/README.md."""
 ROUNDS: Final = 5
 RIGHT, FALSE, RECALL = 0.97, 0.003, 0.92
 Reader = Callable[[Reading], str]
@@ -155,15 +157,10 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{'':10s} from {len({row.source for row in rows})} sources\n")
     median, mean, slow = microseconds(every)
     print(f"one reading: median {median:.0f} us, mean {mean:.0f} us, 95th percentile {slow:.0f} us")
+    goal = f">= {RIGHT:.0%}, <= {FALSE:.1%}, >= {RECALL:.0%}"
+    print(f"C2, of replies that nobody had tuned to: {FRESH} (promised {goal}): MISSED")
     if not arguments:
-        held = score(rows_of(REPLIES / f"{JUDGED}.jsonl"), by_rules)
-        met = held.right >= RIGHT and held.false_not_found <= FALSE and held.recall >= RECALL
-        figure = (
-            f"{held.right:.1%} right, {held.false_not_found:.2%} false not-found, "
-            f"{held.recall:.1%} recall of the held-out replies"
-        )
-        goal = f">= {RIGHT:.0%}, <= {FALSE:.1%}, >= {RECALL:.0%}"
-        record("classifier", promises={"C2": (figure, goal, met)}, figures={"us": median})
+        record("classifier", promises={"C2": (FRESH, goal, False)}, figures={"us": median})
 
 
 if __name__ == "__main__":
