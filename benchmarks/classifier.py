@@ -7,9 +7,9 @@ holdout2) and for every FILE of the same form, how many replies are read right t
 not found, undetermined), how many are falsely read as "no such mailbox", and how many of the true
 ones are found. Beside it, in the same run: the reply code alone, and the enhanced code first.
 
-The promise is judged by what holdout2 gave while nobody had tuned to it: it is of later sources, and
-holds no wording that stands in one of the other two. Its four false not-founds were mended after that,
-so that what it gives today is no proof of anything.
+The promise is judged by what holdout2 gave while nobody had tuned to it: it is of later sources,
+and holds no wording that stands in one of the other two. Its four false not-founds were mended
+after that, so that what it gives today is no proof of anything.
 
 Bugs: the labels are one person's reading of the texts. holdout2 is small: one reply of it is 0.8 %.
 """
