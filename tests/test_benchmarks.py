@@ -6,13 +6,14 @@ measures what it says and that nothing has become many times slower.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 from pathlib import Path
 
 import uvloop
 
-from benchmarks import latency, plots, throughput
+from benchmarks import latency, plots, probe, throughput, warm
 from benchmarks.ground import Plan, gate_before, percentiles
 from benchmarks.growth import apart
 
@@ -48,6 +49,20 @@ def test_more_to_remember_costs_little_time_and_memory_and_no_pause() -> None:
     assert many.per_second > 0.5 * few.per_second
     assert many.bytes_each < 320
     assert many.pause_ms < 10
+
+
+def test_a_dialogue_takes_four_round_trips_and_a_warm_one_takes_one() -> None:
+    assert asyncio.run(probe.round_trips()) == probe.S3_ROUND_TRIPS
+    ways = asyncio.run(warm.distant())
+    assert ways["gate, cold"].trips == warm.S3_COLD
+    assert ways["gate, warm"].trips == warm.S3_WARM
+    assert ways["gate, after a prefetch"].trips == warm.S3_WARM
+    assert ways["gate, warm"].ms < ways["gate, cold"].ms / 2
+
+
+def test_a_dialogue_costs_less_than_with_the_reference_client() -> None:
+    costs = probe.compare(200, 2)
+    assert costs["uvloop", "gate, the dialogue"].cpu_ms < costs["uvloop", "aiosmtplib"].cpu_ms
 
 
 def test_pictures_are_drawn_from_what_was_kept(tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 from benchmarks import accuracy
+from benchmarks.peers import world
+from benchmarks.peers.__main__ import ACCEPTS_ALL, DEAD_FIRST, FIRST
+from benchmarks.peers.verifier import RIVALS, asked
 from tests.lab.lab import Lab
 
 
@@ -30,3 +33,15 @@ def test_no_person_of_the_lab_is_turned_away(lab: Lab) -> None:
     truths = accuracy.population()
     assert len(truths) > 100
     assert set(truths.values()) == set(accuracy.TRUTHS)
+
+
+def test_another_verifier_is_asked_the_same_at_the_same_servers() -> None:
+    by_hand = next(rival for rival in RIVALS if not rival.built)
+    with world.running(20) as at, asked(by_hand, at, 1) as one:
+        answers = one.ask([*FIRST, ACCEPTS_ALL, DEAD_FIRST, "nobody@mailbox.example.com"])
+    said = {email: answer["said"] for email, answer in answers.items()}
+    assert said == dict.fromkeys((*FIRST, DEAD_FIRST), "exists") | {
+        ACCEPTS_ALL: "accepts all",
+        "nobody@mailbox.example.com": "missing",
+    }
+    assert all(answer["ms"] > 60 for answer in answers.values()), "the replies were not late"
