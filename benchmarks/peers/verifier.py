@@ -92,7 +92,8 @@ class Asked:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         ready = self._lines.get(timeout=PATIENCE)
         if ready != "ready":
             raise SystemExit(f"{process.args!r}: did not start: {ready}")
@@ -102,6 +103,12 @@ class Asked:
         for line in self._process.stdout:
             self._lines.put(line.strip())
         self._lines.put(None)
+
+    def close(self) -> None:
+        """Let its output go; it has ended."""
+        self._reader.join(FAREWELL)
+        assert self._process.stdout
+        self._process.stdout.close()
 
     def ask(self, emails: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Its answers, once all have come or PATIENCE is at its end."""
@@ -134,8 +141,9 @@ def asked(verifier: Verifier, at: world.World, at_once: int) -> Iterator[Asked]:
         stderr=subprocess.DEVNULL,
         text=True,
     )
+    running = Asked(process)
     try:
-        yield Asked(process)
+        yield running
     finally:
         assert process.stdin
         process.stdin.close()  # it ends by itself, and ends what it started
@@ -144,6 +152,7 @@ def asked(verifier: Verifier, at: world.World, at_once: int) -> Iterator[Asked]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        running.close()
 
 
 # -- the gate --------------------------------------------------------------------------------------
