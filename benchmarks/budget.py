@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import multiprocessing
 import os
 import statistics
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -25,6 +23,7 @@ from multiprocessing.connection import Connection as Pipe
 
 import uvloop
 
+from benchmarks.ground import callers
 from benchmarks.record import record
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
@@ -123,38 +122,6 @@ def gate_before_tarpits(count: int, settings: Settings = SETTINGS) -> Iterator[t
     finally:
         ours.send("stop")
         child.join(20)
-
-
-class Caller:
-    """One keep-alive connection. Bare on purpose: a client library would be what is measured."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    async def ask(self, secret: str, email: str, budget_ms: int) -> tuple[float, str]:
-        """Milliseconds from request to answer, and the reason given."""
-        body = json.dumps({"email": email, "timeout_ms": budget_ms}).encode()
-        head = (
-            f"POST /v1/check HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {secret}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        started = time.perf_counter()
-        self._writer.write(head.encode() + body)
-        head_back = await self._reader.readuntil(b"\r\n\r\n")
-        length = int(head_back.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        answer = json.loads(await self._reader.readexactly(length))
-        elapsed = (time.perf_counter() - started) * 1000
-        assert head_back.startswith(b"HTTP/1.1 200"), answer
-        return elapsed, answer["reason"]
-
-    async def close(self) -> None:
-        self._writer.close()
-        await self._writer.wait_closed()
-
-
-async def callers(port: int, count: int) -> list[Caller]:
-    """Connections that stand before anything is timed."""
-    return [Caller(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(count)]
 
 
 async def measure(
