@@ -1,10 +1,11 @@
 """Do answers keep their deadline while mail servers keep us waiting? (promise S5)
 
-A gate in a process of its own, and mail servers that greet and never say another word. Each caller
-gives a `timeout_ms`; its answer has to leave within it. Measured at the caller, over HTTP; beside
-it a mailbox that is remembered, asked in the same moments.
+Mail servers that greet and never say another word. Each caller gives a `timeout_ms`; its answer
+has to leave within it. Measured at the caller, over HTTP, from when the request was due: at a
+constant rate, with more than a thousand tarpits under way all the time, the gate and the world each
+a process of its own; and two hundred at once out of nothing, in one process with the servers.
 
-    python -m benchmarks.budget [tarpits in flight] [rounds]
+    python -m benchmarks.budget
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from multiprocessing.connection import Connection as Pipe
 
 import uvloop
 
-from benchmarks.ground import callers
+from benchmarks.ground import Place, Plan, callers, gate_before
 from benchmarks.record import record
+from benchmarks.throughput import arrive
+from gate.budget import GREETING
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
 from gate.server import Bound, run
@@ -35,6 +38,10 @@ from gate.testing.zones import FakeZones
 BUDGETS_MS = (300, 800, 2500)
 GRACE_MS = 100
 P99_MS = 15
+RATE = 190
+"""Checks a second; each keeps its flight for GREETING, so that more than 1,000 are under way."""
+LINES = 600
+BURST = 200
 FIRST_PIT = ip_address("198.18.0.1")
 """Benchmarking space (RFC 2544), which the guard denies but for the seam."""
 SECRET = "s" * 40
@@ -161,27 +168,49 @@ async def measure(
     return rows
 
 
+async def in_flight(place: Place, budget: int, fresh: Iterator[int]) -> dict[str, float]:
+    """Answers while a thousand tarpits and more are being waited for; the first ones are not
+    counted, because then there are none yet."""
+
+    def email(number: int) -> str:
+        return f"person@t{next(fresh)}.test"
+
+    await arrive(place, email, rate=RATE, seconds=GREETING, budget_ms=budget, lines=LINES)
+    run = await arrive(place, email, rate=RATE, seconds=GREETING, budget_ms=budget, lines=LINES)
+    assert set(run["said"]) == {"timeout"}, run["said"]
+    over = run["worst"] - budget
+    return {"budget": budget, "p50": run["p50"], "p99": run["p99"], "over": over}
+
+
 def main() -> int:
     """Measure and print; exit 1 when an answer came later than its budget + 100 ms."""
-    tarpits = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    with gate_before_tarpits(tarpits * rounds * len(BUDGETS_MS)) as (port, secret):
-        rows = uvloop.run(measure(port, secret, tarpits, rounds))
-    print(f"{tarpits} mail servers that greet and fall silent, asked at once, {rounds} rounds")
-    print(f"{'budget':>8} {'answers':>8} {'p50':>8} {'p99':>8} {'worst':>12} {'cached p99':>11}")
-    for row in rows:
+    found: list[dict[str, float]] = []
+    asked = int(2 * RATE * GREETING)
+    with gate_before(Plan(tarpits=len(BUDGETS_MS) * asked)) as place:
+        fresh = iter(range(len(BUDGETS_MS) * asked))
+        found += [uvloop.run(in_flight(place, budget, fresh)) for budget in BUDGETS_MS]
+    print(f"{RATE} checks a second of hosts that greet and fall silent: more than 1,000 under way")
+    for row in found:
         print(
-            f"{row['budget']:>5.0f} ms {row['answers']:>8.0f} {row['p50']:>5.0f} ms "
-            f"{row['p99']:>5.0f} ms {row['over']:>+6.0f} ms over {row['cached']:>8.1f} ms"
+            f"{row['budget']:>5.0f} ms: p50 {row['p50']:.0f} ms, p99 {row['p99']:.0f} ms, "
+            f"worst {row['over']:+.0f} ms over"
         )
-    worst = max(row["over"] for row in rows)
-    print(f"promise: every answer within its budget + {GRACE_MS} ms: worst is {worst:+.0f} ms")
-    if len(sys.argv) == 1:
-        late = max(row["p99"] - row["budget"] for row in rows)
-        figure = f"worst {worst:+.0f} ms, p99 {late:+.0f} ms, {tarpits} tarpits"
-        goal = f"worst <= +{GRACE_MS} ms, p99 <= +{P99_MS} ms, 1,000 tarpits"
-        met = worst <= GRACE_MS and late <= P99_MS
-        record("budget", promises={"S5": (figure, goal, met)}, figures=rows)
+    with gate_before_tarpits(BURST * len(BUDGETS_MS)) as (port, secret):
+        burst = uvloop.run(measure(port, secret, BURST, 1))
+    print(f"{BURST} at once, out of nothing:")
+    for row in burst:
+        print(
+            f"{row['budget']:>5.0f} ms: p99 {row['p99']:.0f} ms, worst {row['over']:+.0f} ms over"
+        )
+    worst = max(row["over"] for row in found)
+    late = max(row["p99"] - row["budget"] for row in found)
+    met = worst <= GRACE_MS and late <= P99_MS
+    figure = f"worst {worst:+.0f} ms, p99 {late:+.0f} ms, over 1,000 tarpits under way"
+    goal = f"worst <= +{GRACE_MS} ms, p99 <= +{P99_MS} ms"
+    print(f"S5 {figure} (promised {goal}): {'met' if met else 'MISSED'}")
+    record(
+        "budget", promises={"S5": (figure, goal, met)}, figures={"steady": found, "burst": burst}
+    )
     return 0 if worst <= GRACE_MS else 1
 
 

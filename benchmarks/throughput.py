@@ -137,11 +137,17 @@ def _reason(answer: bytes) -> str:
 
 
 async def arrive(
-    place: Place, emails: Callable[[int], str], *, rate: float, seconds: float, budget_ms: int
+    place: Place,
+    emails: Callable[[int], str],
+    *,
+    rate: float,
+    seconds: float,
+    budget_ms: int,
+    lines: int = LINES,
 ) -> dict[str, Any]:
     """One run, its distribution and what was said."""
     arrivals = Arrivals(place, emails, budget_ms)
-    await arrivals.run(rate, seconds)
+    await arrivals.run(rate, seconds, lines)
     p50, p95, p99, worst = percentiles(arrivals.times)
     said = dict(arrivals.said)
     return {"rate": rate, "p50": p50, "p95": p95, "p99": p99, "worst": worst, "said": said}
