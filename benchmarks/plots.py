@@ -36,7 +36,7 @@ def latency(axes: Axes) -> None:
     axes.set_xlabel("milliseconds until the answer")
     axes.set_ylabel("% of answers")
     axes.set_title(f"One caller, mail hosts {found['round_trip_ms']:.0f} ms away")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="center")
 
 
 def growth(axes: Axes) -> None:

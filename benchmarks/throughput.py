@@ -37,6 +37,7 @@ ADDED: Final = 3
 REMEMBERED_RATE, COLD_RATE = 4_000, 150
 P99_MS, OVERHEAD_MS, CLOSED_RATE, BESIDE = 25.0, 60.0, 1_000, 2.0
 LIVE, SILENT = 500, 2_000
+BATCH = 250
 
 
 class Line(asyncio.Protocol):
@@ -182,25 +183,22 @@ async def closed(place: Place, count: int, fresh: Iterator[int]) -> float:
 
 async def beside(place: Place, seconds: float, fresh: Iterator[int], silent: Iterator[int]) -> Any:
     """The remembered ones' 99th percentile alone, and with all the others under way."""
-    lines = await callers(place.port, 600)
     alone, crowded = [], []
     for _ in range(3):
         run = await arrive(place, person, rate=1000, seconds=seconds, budget_ms=800)
         alone.append(run["p99"])
-        asked = []
-        for index in range(SILENT + LIVE):
-            email = f"person@t{next(silent)}.test"
-            if index >= SILENT:
-                email = f"slow-{round(seconds * 1000) + 500}@d{next(fresh)}.test"
-            asked.append(asyncio.create_task(lines[index % 600].ask(place.secret, email, 50)))
-            if index % 600 == 599:
-                await asyncio.gather(*asked)
-        await asyncio.gather(*asked)
+        others = [f"person@t{next(silent)}.test" for _ in range(SILENT)]
+        slow = round(seconds * 1000) + 500
+        others += [f"slow-{slow}@d{next(fresh)}.test" for _ in range(LIVE)]
+        for first in range(0, len(others), BATCH):
+            lines = await callers(place.port, BATCH)
+            batch = zip(lines, others[first : first + BATCH], strict=False)
+            await asyncio.gather(*(line.ask(place.secret, email, 50) for line, email in batch))
+            for line in lines:
+                await line.close()
         run = await arrive(place, person, rate=1000, seconds=seconds, budget_ms=800)
         crowded.append(run["p99"])
         await asyncio.sleep(13)  # until the flights have landed
-    for line in lines:
-        await line.close()
     return statistics.median(alone), statistics.median(crowded)
 
 

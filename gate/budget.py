@@ -206,7 +206,7 @@ QUOTA_WINDOW: Final = 60.0
 """The minute of `…_per_minute`."""
 TEST_KEY_DELAY: Final = 0.8
 """What the test key `always_unknown` makes its caller wait."""
-LOG_FLUSH: Final = 0.05
+LOG_FLUSH: Final = 0.01
 """Decision lines wait at most this long and are written together."""
 GC_THAW: Final = 3600.0
 """So often all objects are looked at for garbage, if there is a moment without any request."""

@@ -13,7 +13,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gate import metrics, page, widget
-from gate.api import openapi
 from gate.api.problems import KINDS, Problem
 from gate.api.reply import JSON, SAFE, Headers, Reply
 from gate.doctor.watch import Watch
@@ -81,6 +80,8 @@ def has_page(engine: Engine) -> bool:
 
 async def describe(request: Request) -> Response:
     """GET /openapi.json."""
+    from gate.api import openapi  # made when it is asked for: it takes 20 ms of a start
+
     return respond(200, openapi.document())
 
 
