@@ -49,7 +49,6 @@ import uvicorn
 import uvloop
 
 from benchmarks.record import record
-from benchmarks.start import free_port
 from gate import server
 from gate.address import Address, parse
 from gate.budget import DNS_LOOKUP, Deadline
@@ -58,6 +57,7 @@ from gate.memory import Memory, Remembered
 from gate.reason import Reason
 from gate.settings import Settings
 from gate.settings import parse as parse_settings
+from tests.ports import free_port
 
 CONNECTIONS = 64
 ADDRESSES = 1_000

@@ -12,7 +12,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import time
 from contextlib import closing
 
 from benchmarks.record import record
+from tests.ports import free_port
 
 PROMISE_S = 2.0
 IMPORT_PROMISE_S = 0.5
@@ -34,12 +34,6 @@ from starlette.routing import Route
 app = Starlette(routes=[Route("/v1/check", lambda request: JSONResponse({{}}), methods=["POST"])])
 uvicorn.run(app, port={port}, log_level="error")
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port: int = held.getsockname()[1]
-        return port
 
 
 def first_answer(program: str, port: int, headers: dict[str, str]) -> float:

@@ -30,10 +30,10 @@ from msgspec import structs
 
 from benchmarks import cached
 from benchmarks.record import record
-from benchmarks.start import free_port
 from gate import server
 from gate.settings import StoreSettings
 from gate.store import Done, Job, Settled, Store, open_store
+from tests.ports import free_port
 from tests.redisworld import redis_server
 
 ROUNDS: Final = 5

@@ -23,6 +23,7 @@ import pytest
 
 from gate.budget import Clock
 from gate.store import Store, open_store
+from tests.ports import free_port
 
 CACHE: Final = Path(__file__).resolve().parents[1] / ".cache" / "redis"
 READY: Final = 15.0
@@ -40,14 +41,6 @@ def program() -> str:
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
     return found
-
-
-def free_port() -> int:
-    """A port on loopback that nobody has at the moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class RedisServer:

@@ -20,6 +20,8 @@ from typing import Final, SupportsIndex
 
 import pytest
 
+from tests.ports import free_port
+
 PACKAGES: Final = Path(__file__).resolve().parents[1] / ".cache" / "lab" / "root"
 USER, PASSWORD = "gate", "s3cret-word"
 SEEN_FROM: Final = "127.0.0.77"
@@ -53,12 +55,6 @@ def program(name: str) -> str:
     if os.environ.get("CI") == "true" or os.geteuid() == 0:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextmanager

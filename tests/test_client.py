@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import logging
-import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +21,7 @@ from gate.sandbox import EXAMPLES
 from gate.server import Bound
 from tests.api.ground import SECRET
 from tests.badgate import HANG_UP, SILENT, bad_gate, http
+from tests.ports import closed_url
 from tests.test_server import OUTLIVED, config, serving
 
 JANE = "jane.private@inbox.test"
@@ -62,11 +62,6 @@ def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 
 Ask = Callable[..., Any]
-
-
-def closed_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 # -- a gate that works ----------------------------------------------------------------------------
@@ -288,9 +283,9 @@ def test_a_fault_of_the_gate_itself_is_not_the_persons(ask: Ask) -> None:
 
 
 def test_a_gate_that_is_down_lets_in(ask: Ask) -> None:
-    told = ask(closed_port(), "check", JANE)
+    told = ask(closed_url(), "check", JANE)
     assert (told.reason, told.failed_open) == (Reason.UNEXPECTED_ERROR, True)
-    found = ask(closed_port(), "find", "chk_1")
+    found = ask(closed_url(), "find", "chk_1")
     assert found.failed_open
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from gate import flightmetrics, metrics
 from gate.dns import MailRoute
 from gate.reason import Reason
 from tests.api.ground import BEARER
+from tests.ports import free_port
 from tests.test_server import HOST, config, serving
 
 ROOT: Final = Path(__file__).parents[1]
@@ -130,11 +130,6 @@ class Known:
 
     values: dict[str, dict[str, set[str]]]
     text: str
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from gate.settings import Settings
 from gate.testing import HostRules, MailHost
 from gate.testing.wire import Connection
 from tests.lateworld import NOW, Late, Place, place, settings, until
-from tests.socksworld import PASSWORD, SEEN_FROM, USER, free_port, microsocks
+from tests.ports import free_port
+from tests.socksworld import PASSWORD, SEEN_FROM, USER, microsocks
 
 TWO, THREE = "127.0.0.2", "127.0.0.3"
 HELO = {TWO: "two.example.com", THREE: "three.example.com"}

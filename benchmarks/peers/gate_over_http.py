@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.peers.verifier import MOST_MS, SETTINGS
-from benchmarks.start import free_port
+from tests.ports import free_port
 
 SECRET = "sk_live_of_the_peers_benchmark_01"
 

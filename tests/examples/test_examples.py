@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from tests.examples.ground import (
     environment,
     need,
 )
+from tests.ports import closed_url
 
 REFUSED = "block: This address cannot be used. Is it spelled right?"
 LONG = f"{'x' * 300}@inbox.test"
@@ -151,16 +151,11 @@ def test_it_passes_a_suggestion_on(name: str, folder: Path) -> None:
     assert told == ["block: This address cannot be used. Did you mean jane@inbox.test?"]
 
 
-def closed_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
 @pytest.mark.parametrize("weather", ["down", "silent"])
 def test_every_example_lets_in_without_a_gate(weather: str, folder: Path) -> None:
     """All at once: each of them waits out its own timeout."""
     with bad_gate(SILENT) as bad:
-        url = bad.url if weather == "silent" else closed_port()
+        url = bad.url if weather == "silent" else closed_url()
         before = time.monotonic()
         (folder / "emails").write_text("nobody@inbox.test\n")
         running = {}

@@ -21,7 +21,6 @@ from typing import IO, Any
 import pytest
 import uvloop
 
-from benchmarks.start import free_port
 from gate.budget import HTTP_STOP
 from gate.reason import GateError
 from gate.store import Done, Settled, Store, open_store
@@ -33,6 +32,7 @@ from tests.faults.cases import row
 from tests.faults.ground import BUDGETS, GRACE, STALL, Case, Ground, Played, Row, ground
 from tests.faults.lives import FIRST, SECOND, job, opened
 from tests.lateworld import NOW, settings
+from tests.ports import free_port
 from tests.redisworld import RedisServer, redis_server
 from tests.resources.crowd import Caller, Refused
 from tests.resources.process import SECRET, Running, gate, good, world

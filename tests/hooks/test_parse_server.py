@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ import pytest
 
 from gate.settings import parse
 from tests.hooks.packages import installed, lacking
+from tests.ports import free_port
 from tests.test_server import serving
 
 pytestmark = [
@@ -31,12 +31,6 @@ pytestmark = [
 
 KEY = "hunter's key"
 HEADERS = {"X-Parse-Application-Id": "app"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from benchmarks.start import GATE, development_secret, first_answer, free_port
+from benchmarks.start import GATE, development_secret, first_answer
 from tests.durability.domains import name_of
+from tests.ports import free_port
 from tests.resources.crowd import Caller, Refused, slow_clients
 from tests.resources.process import OTHER_SECRET, SECRET, gate, good, settings, world
 

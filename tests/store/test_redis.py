@@ -22,7 +22,8 @@ from gate.store.link import Server, doubts, refusal
 from gate.switch import place_of
 from gate.testing import LoopLag
 from gate.testing.proxy import Faults, FaultyProxy
-from tests.redisworld import RedisServer, free_port, opened, redis_server
+from tests.ports import free_port
+from tests.redisworld import RedisServer, opened, redis_server
 
 KEY, OTHER = b"k" * 16, b"o" * 16
 SECRET = "s3cret-of-the-test"
