@@ -40,6 +40,7 @@ class World:
     """The running world. `wall` is the Unix time that memory sees; `check` asks the checker."""
 
     checker: Checker
+    resolver: Resolver
     zones: FakeZones
     seam: Seam
     wall: FakeClock
@@ -141,7 +142,7 @@ async def mail_world(
             wall=wall,
         )
         stack.push_async_callback(checker.close)
-        yield World(checker, fake, seam, wall, store, hosts)
+        yield World(checker, resolver, fake, seam, wall, store, hosts)
 
 
 def site(name: str, **policy: object) -> Site:

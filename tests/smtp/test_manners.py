@@ -17,7 +17,7 @@ from itertools import count, cycle
 import pytest
 
 from gate.answer import Answer
-from gate.budget import COOL_DOWN, DOWN_TRY, HARVEST_REST, PORT_REST, RATE_REST
+from gate.budget import COOL_DOWN, DOWN_TRY, HARVEST_REST, PORT_REST, RATE_REST, Deadline
 from gate.smtp.caps import PLACES_ONLY, Caps
 from gate.testing import FakeClock, HostRules, MailHost, ScriptedMta, Seam, transcript
 from gate.testing.mailhost import _path, _Session
@@ -92,7 +92,11 @@ async def ground(
     warm: int = 0,
     **rules: object,
 ) -> AsyncIterator[tuple[World, Postmaster, FakeClock]]:
-    """One mail server at so many addresses of 8.8.4.0/24; `plan` leads names to it."""
+    """One mail server at so many addresses of 8.8.4.0/24; `plan` leads names to it.
+
+    The names are looked up before anybody asks: these tests are of manners, not of how many new
+    names a busy machine finds out in a second.
+    """
     clock, seam = FakeClock(), Seam()
     host = Postmaster(clock, **rules)
     opened = mail_world(
@@ -101,6 +105,9 @@ async def ground(
     async with opened as world:
         for number in range(1, addresses + 1):
             seam.add(f"8.8.4.{number}", host.address)
+        for name in [name for name, record in plan.items() if record.startswith("MX ")]:
+            route = await world.resolver.route(name, Deadline.after(8.0, time.monotonic))
+            assert route.failure is None, name
         yield world, host, clock
 
 
