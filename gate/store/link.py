@@ -14,7 +14,8 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 from redis import exceptions as redis_errors
@@ -104,18 +105,8 @@ class Link:
         """
         self.close()
         connection = Connection(self.where, self._tls)
-        try:
-            async with asyncio.timeout(STORE_OPEN):
-                await connection.connect()  # type: ignore[no-untyped-call]
-        except TimeoutError:
-            connection.drop()
-            raise Unusable(f"{self.where}: does not answer; {_LOOK}") from None
-        except (redis_errors.RedisError, OSError) as error:
-            connection.drop()
-            raise Unusable(f"{self.where}: {_told(error)}") from error
-        except BaseException:
-            connection.drop()
-            raise
+        async with self._talk(connection, STORE_OPEN, "does not answer"):
+            await connection.connect()  # type: ignore[no-untyped-call]
         self._connection = connection
         try:
             info, clock = await self.ask([("INFO",), ("TIME",)], within=STORE_OPEN)
@@ -135,24 +126,35 @@ class Link:
             connection = self._connection
             if connection is None or not connection.is_connected:
                 raise Unusable(f"{self.where}: is not connected; {_LOOK}")
-            try:
-                async with asyncio.timeout(within):
-                    packed = connection.pack_commands(commands)
-                    await connection.send_packed_command(packed, check_health=False)
-                    answers = [await _answer(connection) for _ in commands]
-            except TimeoutError:
-                self.close()
-                raise Unusable(f"{self.where}: did not answer in {within:g} s; {_LOOK}") from None
-            except (redis_errors.RedisError, OSError) as error:
-                self.close()
-                raise Unusable(f"{self.where}: {_told(error)}") from error
-            except BaseException:
-                self.close()
-                raise
+            async with self._talk(connection, within, f"did not answer in {within:g} s"):
+                packed = connection.pack_commands(commands)
+                await connection.send_packed_command(packed, check_health=False)
+                answers = [await _answer(connection) for _ in commands]
         for answer in answers:
             if isinstance(answer, Exception):
                 raise Unusable(f"{self.where}: {_told(answer)}") from answer
         return answers
+
+    @asynccontextmanager
+    async def _talk(
+        self, connection: Connection, seconds: float, silence: str
+    ) -> AsyncIterator[None]:
+        """A talk that has so long; whatever cuts it short ends the connection.
+
+        Raises `Unusable`, which says `silence` where the time was over.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except BaseException as error:
+            connection.drop()
+            if self._connection is connection:
+                self._connection = None
+            if isinstance(error, TimeoutError):
+                raise Unusable(f"{self.where}: {silence}; {_LOOK}") from None
+            if isinstance(error, redis_errors.RedisError | OSError):
+                raise Unusable(f"{self.where}: {_told(error)}") from error
+            raise
 
     def close(self) -> None:
         """Close the connection, if there is one."""
