@@ -32,7 +32,7 @@ from multiprocessing.connection import Connection as Pipe
 import aiosmtplib
 import uvloop
 
-from benchmarks.record import record
+from benchmarks.record import judge, record
 from gate.address import Address, parse
 from gate.budget import FLIGHT, Deadline
 from gate.dns import MailRoute, MxHost
@@ -361,12 +361,7 @@ def main() -> None:
         ("S4 times aiosmtplib", ours.per_second / rival.per_second, ">=", S4_RATIO),
         ("S4 KiB while stuck", kib, "<=", S4_KIB_STUCK),
     ]
-    print()
-    promises: dict[str, tuple[str, str, bool]] = {}
-    for name, value, sign, promise in rows:
-        met = value >= promise if sign == ">=" else value <= promise
-        print(f"{name:24}{value:10.2f}  promised {sign} {promise:<8} {'met' if met else 'MISSED'}")
-        promises[name] = (f"{value:.2f}", f"{sign} {promise}", met)
+    promises = judge(rows, digits=2)
     if len(sys.argv) == 1:
         figures = {
             f"{name}, {loop or 'threads'}": {"per_second": cost.per_second, "cpu_ms": cost.cpu_ms}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any, Final
 
 RESULTS: Final = Path(__file__).parent / "results"
 LIBRARIES: Final = ("uvloop", "uvicorn", "starlette", "msgspec", "dnspython", "aiosmtplib")
+Promises = Mapping[str, tuple[str, str, bool]]
+"""For each promise its figure, its goal and whether it was met."""
 
 
 def machine() -> dict[str, Any]:
@@ -36,13 +38,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def record(
-    name: str, *, promises: Mapping[str, tuple[str, str, bool]], figures: Any, **more: Any
-) -> Path:
-    """Write the file of the benchmark called `name`; the one of the last run is replaced.
+def judge(rows: Sequence[tuple[str, float, str, float]], digits: int) -> Promises:
+    """Print and return what became of promises: name, figure, "<=" or ">=", goal."""
+    judged = {}
+    print()
+    for name, value, sign, goal in rows:
+        met = value >= goal if sign == ">=" else value <= goal
+        told = f"{value:.{digits}f}"
+        print(f"{name:28}{told:>10}  promised {sign} {goal:<8} {'met' if met else 'MISSED'}")
+        judged[name] = (told, f"{sign} {goal}", met)
+    return judged
 
-    `promises`: for each its figure, its goal and whether it was met.
-    """
+
+def record(name: str, *, promises: Promises, figures: Any, **more: Any) -> Path:
+    """Write the file of the benchmark called `name`; the one of the last run is replaced."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     told = {

@@ -42,7 +42,7 @@ from benchmarks.probe import (
     sink,
     with_aiosmtplib,
 )
-from benchmarks.record import record
+from benchmarks.record import judge, record
 from gate.budget import FLIGHT, Deadline
 from gate.reason import Reason
 from gate.smtp.dialog import Dialog, Stage
@@ -305,12 +305,7 @@ def main() -> None:
         ("S3 ... after a prefetch", ways["gate, after a prefetch"].trips, "<=", S3_WARM),
         ("S4 warm, times aiosmtplib", ratio, ">=", S4_RATIO),
     ]
-    print()
-    promises: dict[str, tuple[str, str, bool]] = {}
-    for name, value, sign, promise in rows:
-        met = value >= promise if sign == ">=" else value <= promise
-        print(f"{name:28}{value:8.1f}  promised {sign} {promise:<4} {'met' if met else 'MISSED'}")
-        promises[name] = (f"{value:.1f}", f"{sign} {promise}", met)
+    promises = judge(rows, digits=1)
     if len(sys.argv) == 1:
         figures = {name: {"round_trips": way.trips, "ms": way.ms} for name, way in ways.items()}
         many = {
