@@ -50,6 +50,13 @@ UNLIMITED: Final[Mapping[str, int]] = {
     "secret_per_minute": 1000 * NEVER,
 }
 """What is measured is the machinery, not the manners."""
+SECTIONS: Final[Mapping[str, Any]] = {
+    "server": {"secret": "s" * 40, "port": 0, "admin_port": 0},
+    "probe": {"helo": "gate.test", "mail_from": "probe@gate.test"},
+    "limits": UNLIMITED,
+    "store": {"url": "memory:"},
+}
+"""The settings of the gate, section by section."""
 
 
 class People(Collection[str]):
@@ -124,15 +131,8 @@ class Way:
         return self.seam.addresses
 
 
-async def _gate(way: Way, limits: Mapping[str, int], pipe: Pipe) -> None:
-    settings = parse(
-        {
-            "server": {"secret": "s" * 40, "port": 0, "admin_port": 0},
-            "probe": {"helo": "gate.test", "mail_from": "probe@gate.test"},
-            "limits": dict(limits),
-            "store": {"url": "memory:"},
-        }
-    )
+async def _gate(way: Way, sections: Mapping[str, Any], pipe: Pipe) -> None:
+    settings = parse({**SECTIONS, **sections})
     stopping: list[asyncio.Task[None]] = []
     secrets: list[str] = []
 
@@ -154,9 +154,9 @@ async def _gate(way: Way, limits: Mapping[str, int], pipe: Pipe) -> None:
     await run(settings, started=started, opener=opener, write=functools.partial(os.write, nowhere))
 
 
-def _serve_gate(way: tuple[Any, ...], limits: Mapping[str, int], pipe: Pipe) -> None:
+def _serve_gate(way: tuple[Any, ...], sections: Mapping[str, Any], pipe: Pipe) -> None:
     _pin(0)
-    uvloop.run(_gate(Way(*way), limits, pipe))
+    uvloop.run(_gate(Way(*way), sections, pipe))
 
 
 def _pin(core: int) -> None:
@@ -165,12 +165,12 @@ def _pin(core: int) -> None:
 
 
 @contextmanager
-def gate_before(plan: Plan, limits: Mapping[str, int] = UNLIMITED) -> Iterator[Place]:
-    """A running gate with the planned world before it."""
+def gate_before(plan: Plan, **sections: Any) -> Iterator[Place]:
+    """A running gate with the planned world before it; `sections` stand for those of SECTIONS."""
     context = multiprocessing.get_context("spawn")
     with _child(context, _serve_world, plan) as (_, (dns, host, pit)):
         way = (plan, dns, host, pit)
-        with _child(context, _serve_gate, way, limits) as (pid, (port, secret)):
+        with _child(context, _serve_gate, way, sections) as (pid, (port, secret)):
             yield Place(port, secret, pid)
 
 

@@ -18,13 +18,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import msgspec
 import uvloop
 
-from benchmarks.budget import SETTINGS, gate_before_tarpits
+from benchmarks.ground import Plan, gate_before
 from benchmarks.record import record
 from gate.budget import HOOKS
-from gate.settings import Settings, parse
 from tests.hooks.ground import EVERY, Case, resigned
 
 GRACE_MS = 100
@@ -47,16 +45,8 @@ ADDRESSES = {
 }
 
 
-def with_hooks(store: Path) -> Settings:
-    """A gate with a hook for every platform, as it ships, and a store that outlives it."""
-    tree = msgspec.to_builtins(SETTINGS)
-    tree["hook"] = [dict(case.hook) for case in EVERY]
-    tree["store"] = {"url": f"sqlite:{store / 'gate.db'}"}
-    return parse(tree)
-
-
 class Platform:
-    """One keep-alive connection of a platform. Bare, as in benchmarks/budget.py."""
+    """One keep-alive connection of a platform. Bare, as in benchmarks/ground.py."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -93,14 +83,14 @@ async def measure(port: int, calls: int) -> list[dict[str, float | str]]:
     ]
     fresh = iter(range(calls * len(EVERY)))
     for one in connections:
-        await one.ask(EVERY[0], "jane@good.test")
+        await one.ask(EVERY[0], "person@known.test")
     for case in EVERY:
         platform = case.platform.partition("?")[0]
         good = [
-            (await connections[0].ask(case, f"jane+{platform}{number}@good.test"))[0]
+            (await connections[0].ask(case, f"person+{platform}{number}@known.test"))[0]
             for number in range(GOOD)
         ]
-        asked = [one.ask(case, f"jane@d{next(fresh)}.test") for one in connections]
+        asked = [one.ask(case, f"person@t{next(fresh)}.test") for one in connections]
         answers = await asyncio.gather(*asked)
         assert Counter(status for _, status in answers) == {200: calls}, platform
         late = [elapsed for elapsed, _ in answers]
@@ -123,8 +113,12 @@ def main() -> int:
     """Measure and print; exit 1 when an answer came later than its deadline + 100 ms."""
     calls = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     with tempfile.TemporaryDirectory() as folder:
-        with gate_before_tarpits(calls * len(EVERY), with_hooks(Path(folder))) as (port, _):
-            rows = uvloop.run(measure(port, calls))
+        with gate_before(
+            Plan(tarpits=calls * len(EVERY)),
+            hook=[dict(case.hook) for case in EVERY],
+            store={"url": f"sqlite:{Path(folder) / 'gate.db'}"},
+        ) as place:
+            rows = uvloop.run(measure(place.port, calls))
     print(f"{calls} calls of each platform at once; the mail servers never say a word")
     print(
         f"{'platform':<11} {'theirs':>8} {'ours':>8} {'p50':>9} {'p99':>9} {'worst':>13}"

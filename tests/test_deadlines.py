@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import uvloop
 
-from benchmarks.budget import GRACE_MS, gate_before_tarpits, measure
+from benchmarks.budget import GRACE_MS, measure
+from benchmarks.ground import Plan, gate_before
 
 TARPITS = 200
 
@@ -15,8 +16,8 @@ TARPITS = 200
 def test_every_answer_leaves_in_time_with_two_hundred_tarpits_in_flight() -> None:
     worst = []
     for _ in range(2):  # once more where the machine was busy with something else
-        with gate_before_tarpits(TARPITS * 2) as (port, secret):
-            rows = uvloop.run(measure(port, secret, TARPITS, 1, budgets=(300, 800)))
+        with gate_before(Plan(tarpits=TARPITS * 2)) as place:
+            rows = uvloop.run(measure(place, TARPITS, 1, budgets=(300, 800)))
         assert [row["answers"] for row in rows] == [TARPITS, TARPITS]
         worst.append(max(row["over"] for row in rows))
         if worst[-1] <= GRACE_MS:
