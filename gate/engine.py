@@ -40,7 +40,6 @@ from gate.memory import Memory
 from gate.probing import STOPS, Probing
 from gate.reason import GateError
 from gate.recheck import Rechecks
-from gate.sandbox import Sandbox
 from gate.settings import EgressAddress, Limits, Settings, Site, server_of
 from gate.smtp.probe import Prober
 from gate.smtp.provider import PROVIDERS, Provider, overlay
@@ -146,7 +145,10 @@ async def open_engine(
         store = await open_store(url, wall=wall, capacity=settings.limits.verdicts)
         stack.push_async_callback(store.close)
         keys = await _keys(settings, store)
-        if world is None and settings.sandbox.enabled:
+        practice = world is None and settings.sandbox.enabled
+        if practice:
+            from gate.sandbox import Sandbox  # with mail and DNS servers that only it needs
+
             world = await stack.enter_async_context(Sandbox())
         resolver = _resolver(settings, world, clock)
         stack.push_async_callback(resolver.close)
@@ -154,7 +156,7 @@ async def open_engine(
         dialer = _mail_dialer(settings, world, identity, wall)
         sources = Sources(dialer.sources, clock=queue_clock)
         probing = _probing(settings, world, identity)
-        prober = _prober(settings, world, identity, dialer, sources, probing, clock)
+        prober = _prober(settings, practice, identity, dialer, sources, probing, clock)
         stack.push_async_callback(prober.close)
         sites, secret = _sites(settings, keys)
         poster = _poster(settings, world, sites, resolver, clock)
@@ -273,7 +275,7 @@ def providers_of(settings: Settings) -> Mapping[str, Provider]:
 
 def _prober(
     settings: Settings,
-    world: World | None,
+    practice: bool,
     identity: Identity | None,
     dialer: Dialer,
     sources: Sources,
@@ -283,7 +285,7 @@ def _prober(
     throttle = Throttle(
         clock=clock,
         caps=_caps(settings.limits),
-        practice=_in_sandbox if isinstance(world, Sandbox) else lambda domain: False,
+        practice=_in_sandbox if practice else lambda domain: False,
         halted=lambda: probing.halted,
         watch=_watch(probing),
     )

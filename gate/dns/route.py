@@ -24,8 +24,6 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Final
 
-import dns.exception
-import dns.resolver
 from msgspec import Struct, structs
 
 from gate.budget import DNS_FAILURE, Clock, Deadline
@@ -321,6 +319,11 @@ def system_servers() -> list[ServerAddress]:
 
     Raises `GateError` if none is named there.
     """
+    # Only where no resolver is set: its reading of that file is all of dnspython that a gate needs,
+    # and takes 30 ms to import.
+    import dns.exception
+    import dns.resolver
+
     try:
         named = dns.resolver.Resolver().nameservers
     except dns.exception.DNSException:

@@ -14,10 +14,10 @@ from gate.budget import Clock
 from gate.doctor.finding import Finding, Topic
 from gate.redis_url import SCHEMES, parse
 from gate.store import Store
-from gate.store.look import Look, look
 
 if TYPE_CHECKING:
     from gate.store.link import Server
+    from gate.store.look import Look
 
 NAME: Final = "store"
 WHY: Final = (
@@ -48,6 +48,8 @@ async def check(url: str, store: Store | None, wall: Clock = time.time) -> list[
     path = Path(url.partition(":")[2])
     if store is not None:
         return [judge_running(store.trouble), library]
+    from gate.store.look import look  # a gate that runs asks its own store
+
     return [*judge(path, await asyncio.to_thread(look, path)), library]
 
 
