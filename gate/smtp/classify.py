@@ -79,7 +79,6 @@ _ENHANCED: Final[dict[str, tuple[Reason, Scope | None]]] = {
     "5.1.7": (Reason.PROBE_BLOCKED, None),
     "5.1.8": (Reason.PROBE_BLOCKED, None),
     "5.1.10": (Reason.RELAY_DENIED, None),
-    "5.2.1": (Reason.MAILBOX_DISABLED, None),
     "5.2.2": (Reason.MAILBOX_FULL, None),
     "5.3.1": (Reason.DEFERRED, None),
     "5.4.4": (Reason.RELAY_DENIED, None),
@@ -97,7 +96,7 @@ _ENHANCED: Final[dict[str, tuple[Reason, Scope | None]]] = {
     "4.7.10": (Reason.TLS_FAILED, None),
 }
 """What an enhanced code is taken for when no known words stand beside it (smtp-replies.md 3). 5.7.1
-is missing on purpose: by itself it means nothing."""
+and 5.2.1 are missing on purpose: by themselves they mean nothing, or too much to say which."""
 _OUR_NAMES: Final = re.compile(r"[45]\.7\.(?:2[3-7]|5\d\d|6\d\d|7\d\d)")
 """Authentication of the sender (RFC 7372) and Microsoft's own codes of blocking."""
 
