@@ -151,7 +151,7 @@ class SessionCounts(Watch):
 
 
 class FlightCounts:
-    """Counts what flights do: `gate.checker.Watch`."""
+    """Counts what flights do: `gate.flight.Watch`."""
 
     def routed(self, seconds: float, route: MailRoute) -> None:
         """A route was looked up."""

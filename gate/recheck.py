@@ -21,7 +21,6 @@ to be said in time, the caller hears `timeout`, and the webhook later says it wa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from random import Random
 from typing import Final, NamedTuple
 
@@ -46,8 +45,10 @@ from gate.budget import (
     Clock,
     Deadline,
 )
-from gate.checker import Checker, Known, Recalled
+from gate.checker import Checker
+from gate.flight import Recalled
 from gate.jobs import Worker
+from gate.known import Known
 from gate.reason import TEMPORARY, Reason
 from gate.seal import Seal
 from gate.settings import Site
@@ -142,7 +143,7 @@ class Pace:
 
 
 class Rechecks:
-    """Keeps promises: `gate.checker.Promises`, and the worker behind it."""
+    """Keeps promises: `gate.flight.Promises`, and the worker behind it."""
 
     def __init__(
         self,
@@ -368,7 +369,7 @@ class Rechecks:
         assert self._checker is not None
         if not known.verdict.final:
             verdict = Verdict(given_up(known.verdict.reason), True, known.verdict.found_at)
-            known = replace(known, verdict=verdict)
+            known = structs.replace(known, verdict=verdict)
         return self._checker.late(promise.check, address, site, known)
 
     # -- what is kept ------------------------------------------------------------------------------

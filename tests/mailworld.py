@@ -76,7 +76,7 @@ class World:
     async def landed(self) -> None:
         """Wait until no flight is in the air."""
         while self.checker.flights:
-            await next(iter(self.checker._flights.values())).task
+            await next(iter(self.checker._flights.under_way.values())).task
 
 
 @asynccontextmanager

@@ -28,9 +28,9 @@ import pytest
 
 from gate.answer import Answer
 from gate.budget import Deadline
-from gate.checker import Known
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
+from gate.known import Known
 from gate.reason import Reason
 from gate.recheck import KIND
 from gate.settings import Settings
@@ -110,7 +110,7 @@ class Ground:
         if answer.verdict.reason in OF_A_MAILBOX and answer.smtp is not None:
             assert answer.smtp[0] == "rcpt", f"{answer.verdict.reason} by the word of {answer.smtp}"
         self.worst = max(self.worst, time.monotonic() - started - budget)
-        self.flights += [flight.task for flight in checker._flights.values()]
+        self.flights += [flight.task for flight in checker._flights.under_way.values()]
         return answer
 
     async def reason(self, budget: float, email: str = JANE) -> str:
@@ -154,7 +154,7 @@ class Ground:
 
     async def settled(self) -> int:
         """The same, once those who wait for what a flight found have been told."""
-        await asyncio.gather(*self.engine.checker._background)
+        await asyncio.gather(*self.engine.checker._flights._background)
         return await self.promised()
 
     def advance(self, seconds: float) -> None:

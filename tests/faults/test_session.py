@@ -50,7 +50,8 @@ async def caller_leaves(budget: float) -> Ground:
         await until(lambda: here.hosts[0].accepted)
         caller.cancel()
         await asyncio.wait({caller})
-        flights = [flight.task for flight in here.engine.checker._flights.values()]
+        under_way = here.engine.checker._flights.under_way
+        flights = [flight.task for flight in under_way.values()]
         assert [(await flight).verdict.reason for flight in flights] == ["accepted_email"]
         assert await here.reason(budget) == "accepted_email"
         assert here.hosts[0].accepted == 1
