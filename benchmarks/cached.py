@@ -56,7 +56,7 @@ from gate.engine import Engine, open_engine
 from gate.memory import Memory, Remembered
 from gate.reason import Reason
 from gate.settings import Settings
-from gate.settings import parse as parse_settings
+from gate.settings.read import parse as parse_settings
 from tests.ports import free_port
 
 CONNECTIONS = 64

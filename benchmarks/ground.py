@@ -28,7 +28,7 @@ import uvloop
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
 from gate.server import Bound, run
-from gate.settings import parse
+from gate.settings.read import parse
 from gate.testing import HostRules, MailHost, ScriptedMta, Seam, transcript
 from gate.testing.zones import FakeZones
 

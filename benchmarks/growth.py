@@ -36,7 +36,7 @@ from gate.budget import DNS_LOOKUP, Deadline
 from gate.engine import Engine, open_engine
 from gate.memory import Memory, Remembered
 from gate.reason import Reason
-from gate.settings import parse as parse_settings
+from gate.settings.read import parse as parse_settings
 
 VERDICTS: Final = (1_000, 10_000, 100_000, 1_000_000)
 DOMAINS: Final = (1, 100, 10_000, 100_000)

@@ -30,7 +30,7 @@ from gate.budget import Deadline
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
 from gate.reason import Reason
-from gate.settings import parse
+from gate.settings.read import parse
 from gate.testing import FakeZones, HostRules, MailHost, Seam
 
 ENDPOINTS = (1, 10, 100)

@@ -17,7 +17,8 @@ from gate.doctor.finding import Finding, Report
 from gate.doctor.port25 import TARGETS
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
-from gate.settings import Settings, parse
+from gate.settings import Settings
+from gate.settings.read import parse
 from gate.testing import NXDOMAIN, FakeZones, HostRules, MailHost, Seam, SmtpListener
 from gate.testing.zones import Value
 

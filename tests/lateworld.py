@@ -25,7 +25,8 @@ from gate.answer import Answer
 from gate.budget import WEBHOOK_SPACING, Clock, Deadline
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
-from gate.settings import Settings, Site, parse
+from gate.settings import Settings, Site
+from gate.settings.read import parse
 from gate.testing import FakeClock, HostRules, MailHost, ScriptedMta, Seam
 from gate.testing.zones import FakeZones, Value
 

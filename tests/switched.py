@@ -10,7 +10,7 @@ from typing import Any
 
 from gate.engine import open_engine
 from gate.server import Bound, run
-from gate.settings import load
+from gate.settings.read import load
 from gate.testing import Seam
 from tests.durability.life import Elsewhere
 

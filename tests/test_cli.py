@@ -21,7 +21,7 @@ import pytest
 from gate import __version__
 from gate.cli import main
 from gate.cli.printing import printable
-from gate.settings import parse
+from gate.settings.read import parse
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-c", "import sys; from gate.cli import main; sys.exit(main())"]

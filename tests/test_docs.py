@@ -14,7 +14,8 @@ from gate.api.openapi import document
 from gate.cli import main
 from gate.policy import decide
 from gate.reason import MEANING, VERDICT_OF, Flag, Reason
-from gate.settings import Policy, parse
+from gate.settings import Policy
+from gate.settings.read import parse
 from gate.smtp.provider import overlay
 
 ROOT = Path(__file__).parents[1]

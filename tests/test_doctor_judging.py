@@ -29,7 +29,7 @@ from gate.doctor.spf import Spf
 from gate.egress import Source
 from gate.proxy import parse as proxy_of
 from gate.reason import Reason
-from gate.settings import parse
+from gate.settings.read import parse
 from gate.smtp.classify import classify
 from gate.smtp.dialog import Stage
 from gate.smtp.finding import Finding as Probed

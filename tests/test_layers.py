@@ -58,6 +58,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 PURE = (
     "reason",
     "budget",
+    "settings",
+    "settings.problems",
     "address",
     "flags",
     "typo",

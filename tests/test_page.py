@@ -11,7 +11,8 @@ import pytest
 
 from gate import page, widget
 from gate.sandbox import EXAMPLES
-from gate.settings import Settings, parse
+from gate.settings import Settings
+from gate.settings.read import parse
 
 ON = parse({"sandbox": {"enabled": True}, "server": {"port": 8123}})
 OFF = parse({})

@@ -11,7 +11,7 @@ import pytest
 
 from gate.dns import MailRoute, MxHost
 from gate.probing import STATES, STOPS, WHY, Probing
-from gate.settings import parse
+from gate.settings.read import parse
 from gate.testing import HostRules
 from gate.testing.zones import Late
 from gate.trace import Trace

@@ -11,7 +11,7 @@ from gate.budget import CHECK, Deadline
 from gate.engine import Engine, open_engine
 from gate.reason import Flag, Reason
 from gate.sandbox import EXAMPLES, Sandbox
-from gate.settings import parse
+from gate.settings.read import parse
 
 SETTINGS = parse({"sandbox": {"enabled": True}})
 NOT_A_DOMAINS_DOING = {Reason.THROTTLED, Reason.UNEXPECTED_ERROR}

@@ -552,7 +552,7 @@ DESCRIPTORS = """
 import resource, sys
 from gate.reason import GateError
 from gate.server import connections_most
-from gate.settings import parse
+from gate.settings.read import parse
 soft, hard = int(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 try:
@@ -584,7 +584,7 @@ def test_descriptors_are_counted_before_they_run_out(soft: int, hard: int, expec
 PROCESS = """
 import sys
 from gate.server import serve
-from gate.settings import parse
+from gate.settings.read import parse
 serve(parse({
     "store": {"url": "memory:"},
     "sandbox": {"enabled": True},

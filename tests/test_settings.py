@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gate.reason import Choice, GateError
-from gate.settings import Site, load, parse, server_of
+from gate.settings import Site, server_of
+from gate.settings.read import load, parse
 
 HASH = "0123456789abcdef" * 4
 

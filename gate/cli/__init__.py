@@ -190,7 +190,7 @@ def _providers(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> int:
     from gate.cli.printing import settings_table
-    from gate.settings import load
+    from gate.settings.read import load
 
     if options.check:
         load(options.config, os.environ)

@@ -18,7 +18,8 @@ from gate.cli.lines import stdin_lines, text
 from gate.cli.printing import describe
 from gate.engine import Engine, open_engine
 from gate.reason import GateError, Result
-from gate.settings import Settings, load
+from gate.settings import Settings
+from gate.settings.read import load
 from gate.trace import Trace
 
 JOBS_MOST: Final = 256

@@ -25,7 +25,8 @@ from gate.doctor.letter import send_test
 from gate.doctor.port25 import TARGETS
 from gate.engine import open_engine
 from gate.reason import GateError
-from gate.settings import Settings, load
+from gate.settings import Settings
+from gate.settings.read import load
 
 PROBLEM: Final = 1
 STATE_WIDTH: Final = 9

@@ -13,7 +13,8 @@ import msgspec
 
 from gate.cli.running import Ask, NoGate, asking, with_file
 from gate.probing import ON, SETTINGS, STATES, SWITCH
-from gate.settings import Settings, load
+from gate.settings import Settings
+from gate.settings.read import load
 from gate.store import Store
 from gate.switch import Position, keep, place_of, position, turned
 

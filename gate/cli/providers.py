@@ -11,7 +11,7 @@ from typing import Final
 
 from gate.cli.printing import printable
 from gate.engine import providers_of
-from gate.settings import load
+from gate.settings.read import load
 from gate.smtp.provider import Provider
 
 NAME_WIDTH: Final = 16

@@ -14,7 +14,7 @@ import uvloop
 from gate import server
 from gate.api.logs import to_stderr
 from gate.cli.printing import new_keys
-from gate.settings import load, parse
+from gate.settings.read import load, parse
 
 DEMO_HOST = "127.0.0.1"
 

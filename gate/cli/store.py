@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from gate.reason import GateError
-from gate.settings import load
+from gate.settings.read import load
 from gate.store.file import Unusable, check_library
 from gate.store.recover import Recovered, recover
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import msgspec
 
 from gate.cli.running import Ask, with_store_or_gate
-from gate.settings import Settings, load
+from gate.settings import Settings
+from gate.settings.read import load
 from gate.store import Store
 from gate.webhooks.outbox import DeadLetter, letters, replay
 

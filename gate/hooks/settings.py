@@ -1,6 +1,6 @@
 """The `[[hook]]` tables: which platforms may ask, with which secrets, for which site.
 
-Apart from gate/settings.py, which reads them, only because there are so many of them. What a type
+Apart from gate/settings/, which reads them, only because there are so many of them. What a type
 cannot say is said by `problems`; what only the platform knows (the form of a secret) is refused by
 its adapter when the gate opens.
 """

@@ -22,7 +22,8 @@ from gate.client.answer import CheckAnswer, Failure, read_check
 from gate.client.call import opened
 from gate.engine import Engine, open_engine
 from gate.reason import GateError, Reason
-from gate.settings import Settings, Site, load
+from gate.settings import Settings, Site
+from gate.settings.read import load
 
 log = logging.getLogger("gate.middleware")
 

@@ -16,7 +16,8 @@ import httpx
 from gate.app import App, Opener, Write, create_app
 from gate.budget import Clock
 from gate.engine import Engine, open_engine
-from gate.settings import Settings, parse
+from gate.settings import Settings
+from gate.settings.read import parse
 
 SECRET = "sk_" + "a" * 40
 SITEKEY = "pk_" + "a" * 20

@@ -13,7 +13,7 @@ from gate.api.answer import COARSE
 from gate.api.problems import KINDS, URN
 from gate.api.sites import refuse_open_development
 from gate.reason import GateError, Reason
-from gate.settings import parse
+from gate.settings.read import parse
 from tests.api.ground import BEARER, Gate, gate, settings
 
 NO_SANDBOX: dict[str, Any] = {"sandbox": {"enabled": False}, "probe": {"enabled": False}}

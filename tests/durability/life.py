@@ -19,7 +19,7 @@ from functools import partial
 from gate.budget import Deadline
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
-from gate.settings import parse
+from gate.settings.read import parse
 from gate.testing import Seam
 from tests.durability.domains import lead, name_of
 

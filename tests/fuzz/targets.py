@@ -25,7 +25,7 @@ from gate.hooks.adapter import Call, Proof, Refused
 from gate.hooks.registry import Registry
 from gate.reason import GateError, RemoteProtocolError
 from gate.seal import Seal
-from gate.settings import load
+from gate.settings.read import load
 from gate.smtp import reply
 from gate.smtp.classify import Echo, classify
 from gate.smtp.dialog import Dialog, Stage

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gate.settings import parse
+from gate.settings.read import parse
 from tests.hooks.packages import installed, lacking
 from tests.ports import free_port
 from tests.test_server import serving

@@ -12,7 +12,8 @@ from gate.app import create_app
 from gate.budget import HOOKS
 from gate.hooks.registry import ADAPTERS, Registry
 from gate.reason import GateError
-from gate.settings import Settings, load, parse
+from gate.settings import Settings
+from gate.settings.read import load, parse
 from tests.api.ground import OTHER, site
 from tests.hooks.ground import SHARED, WEBHOOK_SECRET
 

@@ -20,7 +20,7 @@ import pytest
 from gate.budget import CLI_CHECK, Deadline
 from gate.engine import Engine, open_engine
 from gate.reason import VERDICT_OF, Reason
-from gate.settings import parse
+from gate.settings.read import parse
 from tests.lab.lab import Lab
 from tests.lab.world import AGAIN, DOMAINS, Ask, Domain, Who
 

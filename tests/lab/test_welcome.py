@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from gate.budget import CLI_CHECK, FLIGHT, Deadline
 from gate.engine import Engine, open_engine
 from gate.reason import Reason
-from gate.settings import Settings, parse
+from gate.settings import Settings
+from gate.settings.read import parse
 from tests.lab.lab import Lab
 from tests.lab.world import REGULARS, TENANTS
 

@@ -26,7 +26,8 @@ import uvloop
 from gate.egress import IPAddress
 from gate.engine import Engine, open_engine
 from gate.server import Bound, run
-from gate.settings import Settings, parse
+from gate.settings import Settings
+from gate.settings.read import parse
 from gate.testing import FakeZones, HostRules, MailHost, ScriptedMta, Seam, transcript
 from gate.testing.lag import LoopLag
 from tests.durability.domains import Everybody, lead, name_of, plan

@@ -315,7 +315,7 @@ def test_F6__of_two_hundred_at_once_on_a_bucket_of_ten_exactly_ten_pass() -> Non
 FLOODED: Final = """
 import sys
 from gate.server import serve
-from gate.settings import parse
+from gate.settings.read import parse
 serve(parse({
     "store": {"url": "memory:"},
     "sandbox": {"enabled": True},

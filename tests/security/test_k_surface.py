@@ -25,7 +25,7 @@ from gate.api.problems import KINDS
 from gate.cli import main as cli
 from gate.reason import GateError
 from gate.server import Bound, connections_most
-from gate.settings import parse
+from gate.settings.read import parse
 from gate.testing.lag import LoopLag
 from tests.api.ground import BEARER, SECRET, SITEKEY, gate, settings, site
 from tests.security.process import port_said
@@ -510,7 +510,7 @@ def test_k8__a_secret_that_everybody_knows_is_exit_2(
 def test_k8__a_settings_file_with_a_secret_that_others_may_read_is_warned_of(
     mode: int, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from gate.settings import load
+    from gate.settings.read import load
 
     path = tmp_path / "gate.toml"
     path.write_text(f'[server]\nsecret = "{os.urandom(32).hex()}"\n')

@@ -15,7 +15,7 @@ import trustme
 from gate.budget import STORE_ANSWER, STORE_NEWS, STORE_OPEN, STORE_RETRY, STORE_WAIT
 from gate.reason import GateError
 from gate.redis_url import RedisUrl, parse, without_password
-from gate.settings import parse as parse_settings
+from gate.settings.read import parse as parse_settings
 from gate.store import Job, Kept, Store, open_store
 from gate.store.behind import UNWRITTEN
 from gate.store.link import Server, doubts, refusal

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from gate.reason import GateError
-from gate.settings import Settings, load, parse
+from gate.settings import Settings
+from gate.settings.read import load, parse
 
 OLD = "whsec_" + base64.b64encode(b"o" * 32).decode()
 NEW = "whsec_" + base64.b64encode(b"n" * 24).decode()
