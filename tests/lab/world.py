@@ -302,13 +302,12 @@ POSTFIX: Final = (
     Domain(
         "ascii",
         "ascii",
-        ("alice",),
-        (
-            known(),
-            # What one who asks all the same is told; the gate does not ask.
-            Ask("jörg", r"555 5\.5\.4 Unsupported", Reason.UNCONFIRMED, stage="mail"),
-        ),
+        (),
+        # What one who asks all the same is told; the gate does not ask.
+        (Ask("jörg", r"555 5\.5\.4 Unsupported", Reason.UNCONFIRMED, stage="mail"),),
     ),
+    # Apart from him: who is asked for beside him goes without a random recipient if he has it.
+    Domain("ascii-local", "ascii", ("alice",), (known(),)),
     # The second recipient in a minute is one too many: the random one, in a dialogue of the gate.
     Domain("rate", "rate", ("alice",), (Ask("alice", OK, Reason.UNCONFIRMED),)),
     # After the first refusal nothing more is answered but 421.
