@@ -100,6 +100,14 @@ and 5.2.1 are missing on purpose: by themselves they mean nothing, or too much t
 _OUR_NAMES: Final = re.compile(r"[45]\.7\.(?:2[3-7]|5\d\d|6\d\d|7\d\d)")
 """Authentication of the sender (RFC 7372) and Microsoft's own codes of blocking."""
 
+_NOT_THE_MAILBOX: Final = re.compile(
+    r"5\.(?:1\.[789]|2\.(?:[3-9]|\d\d+)|3\.[1-9]\d*|4\.(?:[2-9]|\d\d+)|5\.[2-9]|6\.\d+"
+    r"|7\.(?:[2-9]|1[0-24-689]|[2-9]\d|\d{3}))"
+)
+"""Details that the registry keeps for the sender, the system, the way, the message or the policy:
+beside one of these, words for a missing mailbox prove nothing (RFC 3463, RFC 7372; none of some
+eight hundred collected replies that mean one has such a code)."""
+
 
 REMEMBERED: Final = 1024
 """Texts whose reading is remembered: a server has few, and says them to everybody."""
@@ -229,6 +237,8 @@ def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
         return _outcome(Reason.DEFERRED, reply, found.id)
     if found is not None and reply.code in _ABOUT_LOGIN and found.reason in _MAILBOX:
         return _outcome(Reason.PROBE_BLOCKED, reply, found.id)
+    if found is not None and _contradicted(found.reason, wording):
+        return _outcome(Reason.UNCONFIRMED, reply, found.id)
     if found is not None:
         return _tempered(found.reason, found.scope, reply, found.id, found.rest)
     enhanced = wording.enhanced or wording.trailing
@@ -238,6 +248,12 @@ def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
     if _OUR_NAMES.fullmatch(enhanced):
         return _outcome(Reason.PROBE_BLOCKED, reply, f"enhanced-{enhanced}")
     return _by_code(reply, wording)
+
+
+def _contradicted(reason: Reason, wording: Wording) -> bool:
+    """Whether the enhanced code speaks of another thing than words that say "nobody here"."""
+    absent = reason in (Reason.REJECTED_EMAIL, Reason.MAILBOX_DISABLED)
+    return absent and _NOT_THE_MAILBOX.fullmatch(wording.enhanced) is not None
 
 
 def _no_greylisting(rule: Rule, stage: Stage, reply: Reply) -> bool:
