@@ -10,8 +10,8 @@ place is given back however the dialogue ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
+from types import TracebackType
 
 from gate.budget import SLOT_SHARE, Deadline
 from gate.reason import Reason
@@ -32,19 +32,29 @@ class Unasked(Exception):
 
 
 class Place:
-    """A place at a destination, for one dialogue.
+    """A place at a destination, for one dialogue: `with` gives it back."""
 
-    `control`: whether the random recipient may be asked, if the errand wished to.
-    """
+    __slots__ = ("_admission", "_held", "_throttle")
 
-    __slots__ = ("_held", "_throttle")
-
-    def __init__(self, throttle: Throttle, held: Pass) -> None:
+    def __init__(self, admission: Admission, throttle: Throttle, held: Pass) -> None:
+        self._admission = admission
         self._throttle = throttle
         self._held = held
 
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._admission.leave(self._held)
+
     @property
     def control(self) -> bool:
+        """Whether the random recipient may be asked, if the errand wished to."""
         return self._held.control
 
     @property
@@ -85,22 +95,26 @@ class Admission:
     def __repr__(self) -> str:
         return repr(self._throttle)
 
-    @asynccontextmanager
-    async def place(self, errand: Errand, deadline: Deadline) -> AsyncIterator[Place]:
-        """A place at the destination for as long as the block runs. Raises `Unasked`."""
+    async def place(self, errand: Errand, deadline: Deadline) -> Place:
+        """Wait for a place at the destination; `with` it, at once. Raises `Unasked`."""
         held = self._throttle.ask(errand)
         if isinstance(held, Refusal):
             raise self._refused(held)
-        try:
-            if not held.granted:
+        if not held.granted:
+            try:
                 await self._turn(held, deadline)
                 refusal = self._throttle.refusal(errand)  # since we began to wait
                 if refusal is not None:
                     raise self._refused(refusal)
-            yield Place(self._throttle, held)
-        finally:
-            self._wake(self._throttle.leave(held))
-            self._set_timer()
+            except BaseException:
+                self.leave(held)
+                raise
+        return Place(self, self._throttle, held)
+
+    def leave(self, held: Pass) -> None:
+        """Give back what `place` has taken, and wake who may go on by that."""
+        self._wake(self._throttle.leave(held))
+        self._set_timer()
 
     def _refused(self, refusal: Refusal) -> Unasked:
         self._throttle.watch.refused(refusal.kind)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -85,9 +86,7 @@ def claims(errand: Errand, caps: Caps, *, stranger: bool = False) -> tuple[Claim
     lately.
     """
     return (
-        Claim(("all", ""), caps.dialogues),
-        Claim(("site", errand.site), caps.site_dialogues),
-        *(_of_stranger(errand, caps) if stranger and errand.provider is None else ()),
+        *_of_site(errand.site, caps, stranger and errand.provider is None),
         *_of_destination(errand, caps),
         *_of_domain(errand, caps),
     )
@@ -103,10 +102,16 @@ def open_most(claimed: Iterable[Claim]) -> dict[Key, int]:
     }
 
 
-def _of_stranger(errand: Errand, caps: Caps) -> Iterator[Claim]:
-    yield Claim(("strangers", ""), _most_of(caps.dialogues))
-    if caps.site_dialogues is not None:
-        yield Claim(("strangers", f"of {errand.site}"), _most_of(caps.site_dialogues))
+@lru_cache(maxsize=256)
+def _of_site(site: str, caps: Caps, stranger: bool) -> tuple[Claim, ...]:
+    """What counts whoever is asked: made once, because it is part of every dialogue's claims."""
+    always = (Claim(("all", ""), caps.dialogues), Claim(("site", site), caps.site_dialogues))
+    if not stranger:
+        return always
+    of_all = Claim(("strangers", ""), _most_of(caps.dialogues))
+    if caps.site_dialogues is None:
+        return *always, of_all
+    return *always, of_all, Claim(("strangers", f"of {site}"), _most_of(caps.site_dialogues))
 
 
 def _most_of(dialogues: int) -> int:

@@ -33,6 +33,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, Literal
 
 from gate.reason import GateError, RemoteProtocolError
@@ -75,11 +76,18 @@ _GREETING: Final[_Step] = (Stage.GREETING, b"")
 _STARTTLS: Final[_Step] = (Stage.STARTTLS, command("STARTTLS"))
 _RSET: Final[_Step] = (Stage.RSET, command("RSET"))
 _QUIT: Final[_Step] = (Stage.QUIT, command("QUIT"))
+_NONE: Final[frozenset[str]] = frozenset()
 _OF_THE_SERVER: Final = frozenset({Stage.GREETING, Stage.EHLO, Stage.HELO, Stage.STARTTLS})
 """Stages that are over once for a connection, whatever is asked on it."""
 _OF_A_RECIPIENT: Final = (Stage.RCPT, Stage.CONTROL)
 _IN_GROUP: Final = frozenset({Stage.MAIL, Stage.RCPT, Stage.CONTROL, Stage.RSET})
 """Stages behind which another command may be written before their reply has come (RFC 2920 3.1)."""
+
+
+@lru_cache(maxsize=64)
+def _of_ours(stage: Stage, verb: str, argument: str, smtputf8: bool = False) -> _Step:
+    """A command about ourselves, which are few names: written once. Never one about a mailbox."""
+    return stage, command(verb, argument, smtputf8=smtputf8)
 
 
 class Dialog:
@@ -146,13 +154,13 @@ class Dialog:
             GateError: an argument cannot be written.
         """
         self._helo = helo
-        self._ehlo = (Stage.EHLO, command("EHLO", helo))
+        self._ehlo = _of_ours(Stage.EHLO, "EHLO", helo)
         self._mail_from = mail_from
         self._script = self._question(recipient, control, smtputf8)
         self._tls = tls
         self._smtputf8 = smtputf8
         self._reader = ReplyReader()
-        self._capabilities: frozenset[str] = frozenset()
+        self._capabilities = _NONE
         self._plan: list[_Step] = []  # of the script, not decided yet: one command at a time
         self._unsent: list[_Step] = []  # decided, not handed out yet
         self._awaited = [_GREETING]  # handed out, not answered yet
@@ -286,7 +294,7 @@ class Dialog:
             raise GateError("tls_started() without wants_tls")
         kept = (Stage.GREETING, Stage.STARTTLS)
         self._answers = {stage: self._answers[stage] for stage in kept}
-        self._capabilities = frozenset()
+        self._capabilities = _NONE
         self._encrypted = True
         self._wants_tls = self.tls_required = False
         self._unsent = [self._ehlo]
@@ -323,7 +331,7 @@ class Dialog:
     # -- one question -----------------------------------------------------------------------------
     def _question(self, recipient: str | None, control: str | None, smtputf8: bool) -> list[_Step]:
         """Every command of a question: a transaction for each recipient, closed by its fence."""
-        mail = (Stage.MAIL, command("MAIL", self._mail_from, smtputf8=smtputf8))
+        mail = _of_ours(Stage.MAIL, "MAIL", self._mail_from, smtputf8)
         if recipient is None:
             return []
         script = [mail, (Stage.RCPT, command("RCPT", recipient, smtputf8=smtputf8)), _RSET]

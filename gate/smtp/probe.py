@@ -129,7 +129,7 @@ class Prober:
                 smtputf8=address.smtputf8,
                 stage=stage,
             )
-            async with self._admission.place(errand, deadline) as place:
+            with await self._admission.place(errand, deadline) as place:
                 if not self._sources.take(question.source):
                     raise Unasked(Reason.THROTTLED)
                 if question.control and not place.control:
@@ -160,7 +160,7 @@ class Prober:
             counted = open_most(claims(errand, Caps()))
             if not self._warm.wanted_ahead(line_of(question), counted):
                 return
-            async with self._admission.place(errand, deadline) as place:
+            with await self._admission.place(errand, deadline) as place:
                 if not self._sources.take(question.source):
                     return
                 target = Walk(targets, shuffle=self._random.shuffle).next()

@@ -132,7 +132,7 @@ class Session(asyncio.Protocol):
         """Whether the question may be put once more, behind TLS that the host demands."""
         self._watch = watch or Watch()
         self._group = "greeting"
-        self._helo = helo.lower()
+        self._helo = helo
         self._context = context
         self._greeting, self._command = stage or GREETING, stage or COMMAND
         self._alive = alive
@@ -296,7 +296,8 @@ class Session(asyncio.Protocol):
 
     def _is_our_own_greeting(self) -> bool:
         greeting = self.dialog.reply_to(Stage.GREETING)
-        return greeting is not None and greeting.text.partition(" ")[0].lower() == self._helo
+        name = greeting.text.partition(" ")[0] if greeting else ""
+        return name.lower() == self._helo.lower()
 
     async def _upgrade(self, server_name: str) -> None:
         """STARTTLS was answered 220: the handshake, which has a timer of its own."""
