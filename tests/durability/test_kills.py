@@ -7,16 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.durability.supervisor import survive
+from tests.durability.supervisor import Tally, survive
 
 KILLS = 60
 """A thousand: scripts/kill-loop."""
+GATES = 3
+"""So many side by side, each with a folder, a receiver and mail hosts of its own: most of a life,
+and of what comes after the last one, is waiting.
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_sixty_kills_lose_nothing_that_was_promised(tmp_path: Path) -> None:
-    tally = asyncio.run(survive(KILLS, tmp_path))
-    assert tally.promised > KILLS, "there was no load"
-    assert tally.lost == []
-    assert tally.with_two_ids == 0, "what comes twice comes under the same id"
+    async def side_by_side() -> list[Tally]:
+        lives = []
+        for number in range(GATES):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            lives.append(survive(KILLS // GATES, folder, seed=number))
+        return await asyncio.gather(*lives)
+
+    tallies = asyncio.run(side_by_side())
+    assert sum(tally.kills for tally in tallies) == KILLS
+    for tally in tallies:
+        assert tally.promised > tally.kills, "there was no load"
+        assert tally.lost == []
+        assert tally.with_two_ids == 0, "what comes twice comes under the same id"
