@@ -245,8 +245,9 @@ class Lookup:
         talk.send(self.clock())
 
     def _question(self, *, mixed: bool = True) -> Question:
-        case = self.random.getrandbits(8 * (len(self.name) + 2)) if mixed else 0
-        return Question.about(self.name, self.rdtype, id=self.random.getrandbits(16), case=case)
+        bits = self.random.getrandbits(16 + 8 * (len(self.name) + 2))  # one draw: it is a syscall
+        id, case = bits & 0xFFFF, bits >> 16
+        return Question.about(self.name, self.rdtype, id=id, case=case if mixed else 0)
 
     async def _listen(self, deadline: Deadline) -> None:
         """Wait until something was heard or is due. By hand: `asyncio.timeout` around an event

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from string import ascii_lowercase
 from typing import Final
+
+from msgspec import Struct
 
 from gate.reason import GateError, RemoteProtocolError
 
@@ -78,8 +79,7 @@ _LABEL = re.compile(rb"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True, gc=False):
     """One question as it goes out. A forger must guess its id and the letter case of its name."""
 
     id: int
@@ -103,8 +103,7 @@ class Question:
         return head + self.section + (_OPT_RECORD if edns else b"")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True, gc=False):
     """One answer record. Names are in wire form, lower case: two are equal when their bytes are."""
 
     owner: bytes
@@ -118,8 +117,7 @@ class Record:
     """The strings of a TXT record, joined without a blank (RFC 7208 section 3.3)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True, gc=False):
     """What a matching message says."""
 
     rcode: int
@@ -232,8 +230,7 @@ class Kind(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(Struct, frozen=True, gc=False):
     """What a reply says of the name that was asked for, aliases followed."""
 
     kind: Kind

@@ -20,6 +20,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from msgspec import Struct
+
 from gate.lists import words
 from gate.smtp.places import Claim, Key
 from gate.smtp.provider import Provider
@@ -30,8 +32,7 @@ _NEIGHBOURS: Final = frozenset({"provider", "destination", "address", "network"}
 _FREE: Final = words("providers.txt")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Errand:
+class Errand(Struct, frozen=True, kw_only=True, gc=False):
     """What a dialogue is wanted for: with whom, about whose address, as whom, and by whose wish.
 
     `identity`: the destination with the source it sees. `site`: who wants to know. `provider`: the

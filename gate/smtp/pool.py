@@ -29,6 +29,8 @@ from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, Literal, TypeVar
 
+from msgspec import Struct
+
 from gate.budget import AHEAD_AGAIN, WARM_IDLE
 from gate.egress import IPAddress, Source
 from gate.smtp.dialog import Tls
@@ -53,8 +55,7 @@ C = TypeVar("C", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True, gc=False):
     """What a connection is good for: with whom, as whom, and how it was upgraded."""
 
     destination: str

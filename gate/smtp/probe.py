@@ -114,7 +114,7 @@ class Prober:
         if provider and provider.control == "never":
             control = None
         try:
-            targets, errand, question = self._prepared(
+            targets, errand, source = self._prepared(
                 address.domain,
                 route,
                 provider,
@@ -122,25 +122,24 @@ class Prober:
                 site=site,
                 trace=trace,
             )
-            question = replace(
-                question,
-                recipient=address.reveal(),
-                control=f"{control}@{address.domain}" if control else None,
-                smtputf8=address.smtputf8,
-                stage=stage,
-            )
             with await self._admission.place(errand, deadline) as place:
-                if not self._sources.take(question.source):
+                if not self._sources.take(source):
                     raise Unasked(Reason.THROTTLED)
-                if question.control and not place.control:
-                    question = replace(question, control=None)
+                question = self._question(
+                    errand,
+                    source,
+                    recipient=address.reveal(),
+                    control=f"{control}@{address.domain}" if control and place.control else None,
+                    smtputf8=address.smtputf8,
+                    stage=stage,
+                )
                 hosts = len(route.mx_names)
                 finding = await self._walk(targets, hosts, question, place, deadline, trace)
                 place.learn(finding)
         except Unasked as unasked:
             trace.step("probe", f"not asked: {unasked}")
             return Finding(failure=unasked.reason, destination=destination)
-        self._learn_of(question.source, finding)
+        self._learn_of(source, finding)
         return finding
 
     async def warm(self, domain: str, route: MailRoute, *, deadline: Deadline, site: str) -> None:
@@ -154,14 +153,15 @@ class Prober:
             return  # the place, or the start, would be missing when it is needed
         trace = Trace(lambda: 0.0, on=False)
         try:
-            targets, errand, question = self._prepared(
+            targets, errand, source = self._prepared(
                 domain, route, provider, recipients=0, site=site, trace=trace
             )
+            question = self._question(errand, source)
             counted = open_most(claims(errand, Caps()))
             if not self._warm.wanted_ahead(line_of(question), counted):
                 return
             with await self._admission.place(errand, deadline) as place:
-                if not self._sources.take(question.source):
+                if not self._sources.take(source):
                     return
                 target = Walk(targets, shuffle=self._random.shuffle).next()
                 if target is None:
@@ -173,7 +173,7 @@ class Prober:
                 place.learn(finding)
         except Unasked:
             return
-        self._learn_of(question.source, finding)
+        self._learn_of(source, finding)
 
     def let_go(self) -> None:
         """Say QUIT on every connection that is kept: nobody is to be asked for now."""
@@ -193,8 +193,8 @@ class Prober:
         recipients: int,
         site: str,
         trace: Trace,
-    ) -> tuple[list[Target], Errand, Question]:
-        """Whom to ask, what that counts with, and as whom. Raises `Unasked`."""
+    ) -> tuple[list[Target], Errand, Source]:
+        """Whom to ask, what that counts with, and from where. Raises `Unasked`."""
         _refuse_if_unwanted(provider)
         destination = provider.name if provider else route.destination
         targets = self._targets(route.hosts, trace)
@@ -208,17 +208,31 @@ class Prober:
             hosts=tuple(ip for target in targets for ip in target.addresses),
             recipients=recipients,
         )
-        question = Question(
-            destination=destination,
-            recipient=None,
-            control=None,
+        return targets, errand, source
+
+    def _question(
+        self,
+        errand: Errand,
+        source: Source,
+        *,
+        recipient: str | None = None,
+        control: str | None = None,
+        smtputf8: bool = False,
+        stage: float | None = None,
+    ) -> Question:
+        """What to ask there; of nobody, to get acquainted only."""
+        provider = errand.provider
+        return Question(
+            destination=errand.destination,
+            recipient=recipient,
+            control=control,
             mail_from=self._mail_from,
-            smtputf8=False,
+            smtputf8=smtputf8,
             source=source,
             provider=provider,
             tls=provider.tls if provider and provider.tls else self._tls,
+            stage=stage,
         )
-        return targets, errand, question
 
     def _source(self, destination: str, targets: Sequence[Target]) -> Source:
         """Which of our addresses the destination meets."""

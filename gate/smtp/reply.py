@@ -20,8 +20,9 @@ Bugs: a reply in a legacy multi-byte charset is decoded to nonsense; only its co
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, NoReturn
+
+from msgspec import Struct
 
 from gate.reason import RemoteProtocolError
 
@@ -47,8 +48,7 @@ _BEGINNING: Final = re.compile(r"[2-5](?:[0-9](?:[0-9](?:\r|[ -].?)?)?)?", re.DO
 _ENHANCED: Final = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |\Z)")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True, gc=False):
     """One reply: its code (200 to 599) and the text of each line behind the code and its mark."""
 
     code: int

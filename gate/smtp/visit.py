@@ -16,6 +16,8 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from msgspec import Struct
+
 from gate.budget import Deadline
 from gate.egress import Dialer, Exhausted, IPAddress, NoConnect, Unroutable
 from gate.reason import GateError, Reason
@@ -29,8 +31,7 @@ from gate.smtp.warm import WarmConnections
 from gate.trace import Trace
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True, gc=False):
     """A host with those of its addresses that may be dialled."""
 
     name: str
