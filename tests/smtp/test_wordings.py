@@ -89,8 +89,17 @@ OTHER_CAUSES = (
     "message content rejected,you are not allowed to send,not accepting mail from you,"
     "recipient refused your mail,from address invalid,bulk mail refused,LDAP server down,"
     "directory lookup failed,service unavailable,temporary failure,cannot verify at this time,"
-    "could not verify recipient,backend timeout"
+    "could not verify recipient,backend timeout,registration is required,caught by our filter,"
+    "configuration error,mail loop detected,for staff only,no MX record"
 ).split(",")
+ABOUT_SOMETHING_ELSE = (
+    "Message rejected,Mail was refused,Domain not served here,Command rejected,Access denied,"
+    "System error,Transaction failed,Go away,No thanks,Delivery failed,Recipient not allowed,"
+    "Remote delivery disabled,List submissions not accepted,Not welcome,Not authorized to post,"
+    "Closed mailing list,On the suppression list,The address is ambiguous,Bulk mail is not read,"
+    "Forged headers,Address has not been verified,Contact postmaster@example.com,Wait for my reply"
+).split(",")
+WITHOUT_A_SUBJECT = ["", "Nope", "Rejected", "unknown", "mailbox rejected", "entirely novel words"]
 JOINED = [
     "550 {0}: {1}",
     "550 {0}; {1}",
@@ -151,6 +160,11 @@ def test_whatever_the_sentence_and_however_it_is_cut(
 def test_a_code_that_is_about_something_else_outweighs_the_words(enhanced: str) -> None:
     plain = [absent.removeprefix("5.1.1 ") for absent in ABSENT if not absent.startswith("5.")]
     assert {meaning(f"550 {enhanced} {said}") for said in plain} == {"undetermined"}
+
+
+def test_a_code_of_a_missing_mailbox_breaks_the_tie_only_of_words_that_name_nothing_else() -> None:
+    assert {meaning(f"550 5.1.1 {said}") for said in ABOUT_SOMETHING_ELSE} == {"undetermined"}
+    assert {meaning(f"550 5.1.1 {said}") for said in WITHOUT_A_SUBJECT} == {"not_found"}
 
 
 def test_wordings_made_up_in_thirty_languages() -> None:
