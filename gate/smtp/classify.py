@@ -9,8 +9,8 @@ Rules, in order:
 1. Before RCPT nothing is ever said of the mailbox, whatever the words.
 2. 2xx to RCPT accepts; 252 confirms nothing; `250 5.1.1` is out of step.
 3. What we said ourselves is taken out of the text (wording.py).
-4. The rows of rules.toml, in the order of their steps (rules.py). An enhanced code about the sender,
-   the way or the message outweighs words for a missing mailbox.
+4. The rows of rules.toml, in the order of their steps (rules.py). An enhanced code about the
+   sender, the way or the message outweighs words for a missing mailbox.
 5. An enhanced code breaks a tie: only words of no known meaning stand against it.
 6. The reply code comes last. No 4xx is final. A 5xx of unknown words is `unconfirmed`, never
    "no such mailbox"; one without words carries, as `contrast`, the reason it takes if a random
