@@ -8,16 +8,16 @@ seconds. The clock is passed in, so that this module, and what is built on it, s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 Clock = Callable[[], float]
 """A clock in seconds. Monotonic for deadlines, wall-clock (Unix time) for what is stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Struct, frozen=True, gc=False):
     """The moment (on `clock`, seconds) after which an answer is of no use any more."""
 
     at: float

@@ -110,7 +110,9 @@ class Upstream:
     def candidates(self, now: float) -> list[Server]:
         """Whom to ask, in order: as configured, slow ones last, refusing ones only as a trial."""
         asked = [server for server in self._servers if self._may_ask(server, now)]
-        return sorted(asked, key=lambda server: now < server.slow_until)
+        if len(asked) > 1:
+            asked.sort(key=lambda server: now < server.slow_until)
+        return asked
 
     def _may_ask(self, server: Server, now: float) -> bool:
         if server.refusing and now < server.rests_until:
@@ -179,7 +181,7 @@ class Lookup:
     _talks: list[_Talk] = field(default_factory=list)
     _heard: list[tuple[_Talk, bytes | Exception]] = field(default_factory=list)
     _wake: asyncio.Future[None] | None = None
-    _waiting: list[Server] = field(default_factory=list)
+    _waiting: list[Server] = field(init=False)
     _next_at: float = 0.0
     _trouble: Failure | None = None
 
