@@ -10,10 +10,11 @@ from typing import Final
 import pytest
 
 from tests.lab.lab import Lab, running
+from tests.lab.rounds import Played, play, wanted
 from tests.lab.servers import LabError, missing
 
-TIMEOUT: Final = 60
-"""Seconds for a test, the start of the lab included, on a machine that is otherwise busy."""
+TIMEOUT: Final = 90
+"""Seconds for a test, the start of the lab and all its rounds included, on a busy machine."""
 
 RUNNING: Final = pytest.StashKey[Lab]()
 
@@ -40,6 +41,14 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
             del pytestconfig.stash[RUNNING]
     except LabError as error:
         pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def played(
+    lab: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Played:
+    """What came of the rounds that the tests of this session look at."""
+    return play(wanted(request.session.items), lab, tmp_path_factory.mktemp("rounds"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -29,6 +29,9 @@ LISTENERS: Final = (
 CONFIGURATION: Final = """
 primary_hostname = exim.lab.test
 daemon_smtp_ports = 25
+# Several rounds of questions come at once; by default the twenty-first connection is refused.
+smtp_accept_max = 200
+smtp_connect_backlog = 200
 local_interfaces = {interfaces}
 log_file_path = /var/log/exim-%slog
 spool_directory = /var/spool/exim4

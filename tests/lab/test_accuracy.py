@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from benchmarks import accuracy
 from benchmarks.peers import world
 from benchmarks.peers.__main__ import ACCEPTS_ALL, DEAD_FIRST, FIRST
 from benchmarks.peers.verifier import RIVALS, asked
 from tests.lab.lab import Lab
+from tests.lab.rounds import Played
 
 
 def short(name: str, *arguments: str) -> str:
@@ -25,9 +30,31 @@ def short(name: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_no_person_of_the_lab_is_turned_away(lab: Lab) -> None:
-    del lab  # it is only asked whether its servers can be had
-    printed = short("accuracy", "short")
+def _the_gate(lab: Lab, folder: Path) -> str:
+    return short("accuracy", "short")
+
+
+def _another(lab: Lab, folder: Path) -> dict[str, Any]:
+    by_hand = next(rival for rival in RIVALS if not rival.built)
+    with world.running(20) as at, asked(by_hand, at, 1) as one:
+        return one.ask([*FIRST, ACCEPTS_ALL, DEAD_FIRST, "nobody@mailbox.example.com"])
+
+
+ROUNDS = {"printed": _the_gate, "answers": _another}
+
+
+@pytest.fixture(scope="module")
+def printed(played: Played) -> str:
+    return str(played["printed"].result())
+
+
+@pytest.fixture(scope="module")
+def answers(played: Played) -> dict[str, Any]:
+    found: dict[str, Any] = played["answers"].result()
+    return found
+
+
+def test_no_person_of_the_lab_is_turned_away(printed: str) -> None:
     lost = next(line for line in printed.splitlines() if line.startswith("the gate  ")).split()
     assert lost[2] == "0"
     truths = accuracy.population()
@@ -35,10 +62,7 @@ def test_no_person_of_the_lab_is_turned_away(lab: Lab) -> None:
     assert set(truths.values()) == set(accuracy.TRUTHS)
 
 
-def test_another_verifier_is_asked_the_same_at_the_same_servers() -> None:
-    by_hand = next(rival for rival in RIVALS if not rival.built)
-    with world.running(20) as at, asked(by_hand, at, 1) as one:
-        answers = one.ask([*FIRST, ACCEPTS_ALL, DEAD_FIRST, "nobody@mailbox.example.com"])
+def test_another_verifier_is_asked_the_same_at_the_same_servers(answers: dict[str, Any]) -> None:
     said = {email: answer["said"] for email, answer in answers.items()}
     assert said == dict.fromkeys((*FIRST, DEAD_FIRST), "exists") | {
         ACCEPTS_ALL: "accepts all",

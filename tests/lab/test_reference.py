@@ -11,6 +11,7 @@ import asyncio
 import time
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -26,6 +27,7 @@ from gate.smtp.throttle import Throttle
 from gate.trace import Trace
 from tests.lab.lab import Lab
 from tests.lab.reference import Heard, ask
+from tests.lab.rounds import Played
 from tests.lab.world import CLIENTS, DOMAINS, Ask, Domain, Who
 
 AT_ONCE = 8
@@ -84,8 +86,7 @@ def _without_us(heard: Heard, lab: Lab, client: str) -> Heard:
     return Heard(heard.stage, heard.code, text.replace(CLIENTS[client].helo, "<helo>"))
 
 
-@pytest.fixture(scope="module")
-def heard(lab: Lab) -> dict[str, tuple[Heard, Heard]]:
+def _hear_both(lab: Lab, folder: Path) -> dict[str, tuple[Heard, Heard]]:
     """What the gate and aiosmtplib are answered, by the row's name."""
 
     async def everything() -> dict[str, tuple[Heard, Heard]]:
@@ -104,6 +105,15 @@ def heard(lab: Lab) -> dict[str, tuple[Heard, Heard]]:
         return dict(await asyncio.gather(*(both(*row) for row in ROWS)))
 
     return asyncio.run(everything())
+
+
+ROUNDS = {"heard": _hear_both}
+
+
+@pytest.fixture(scope="module")
+def heard(played: Played) -> dict[str, tuple[Heard, Heard]]:
+    found: dict[str, tuple[Heard, Heard]] = played["heard"].result()
+    return found
 
 
 @pytest.mark.parametrize("name", [_name(*row) for row in ROWS])

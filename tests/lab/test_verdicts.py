@@ -22,6 +22,7 @@ from gate.engine import Engine, open_engine
 from gate.reason import VERDICT_OF, Reason
 from gate.settings.read import parse
 from tests.lab.lab import Lab
+from tests.lab.rounds import Played
 from tests.lab.world import AGAIN, DOMAINS, Ask, Domain, Who
 
 Verdicts = dict[str, tuple[str, str]]
@@ -102,9 +103,9 @@ def commands(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Commands:
     return Commands(lab, tmp_path_factory.mktemp("gate"))
 
 
-@pytest.fixture(scope="module")
-def by_command(commands: Commands) -> Mapping[str, Verdicts]:
+def _ask_by_command(lab: Lab, folder: Path) -> Mapping[str, Verdicts]:
     """What the program says of everybody; of some a second time, once their server has time to."""
+    commands = Commands(lab, folder)
     good, stray = commands.start("command"), commands.start("stray-command")
     found = {"stray": commands.finish(stray, _asked_by(Who.STRAY))}
     found["good"] = commands.finish(good, _asked_by(Who.GOOD))
@@ -116,8 +117,7 @@ def by_command(commands: Commands) -> Mapping[str, Verdicts]:
     return found
 
 
-@pytest.fixture(scope="module")
-def by_engine(lab: Lab) -> Mapping[str, Verdicts]:
+def _ask_by_engine(lab: Lab, folder: Path) -> Mapping[str, Verdicts]:
     """The same from engines inside this process, one for each client."""
 
     async def everything() -> Mapping[str, Verdicts]:
@@ -132,6 +132,21 @@ def by_engine(lab: Lab) -> Mapping[str, Verdicts]:
         return found
 
     return asyncio.run(everything())
+
+
+ROUNDS = {"by_command": _ask_by_command, "by_engine": _ask_by_engine}
+
+
+@pytest.fixture(scope="module")
+def by_command(played: Played) -> Mapping[str, Verdicts]:
+    found: Mapping[str, Verdicts] = played["by_command"].result()
+    return found
+
+
+@pytest.fixture(scope="module")
+def by_engine(played: Played) -> Mapping[str, Verdicts]:
+    found: Mapping[str, Verdicts] = played["by_engine"].result()
+    return found
 
 
 def _said(reason: Reason) -> tuple[str, str]:

@@ -10,6 +10,9 @@ import asyncio
 import re
 import tomllib
 from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
 
 from gate.budget import CLI_CHECK, FLIGHT, Deadline
 from gate.engine import Engine, open_engine
@@ -17,6 +20,7 @@ from gate.reason import Reason
 from gate.settings import Settings
 from gate.settings.read import parse
 from tests.lab.lab import Lab
+from tests.lab.rounds import Played
 from tests.lab.world import REGULARS, TENANTS
 
 UNWELCOME = (
@@ -90,7 +94,7 @@ def test_limits_of_anvil_and_of_errors_are_never_met_over_dozens_of_checks(lab: 
     assert asked == TENANTS * 11
 
 
-def test_postscreen_with_all_its_tests_lets_us_pass_and_we_stay_with_it(lab: Lab) -> None:
+def _be_screened(lab: Lab, folder: Path) -> list[str]:
     async def scene() -> list[str]:
         async with open_engine(settings(lab)) as engine:
             await engine.checker.prefetch("patient.test")  # takes the six seconds
@@ -102,8 +106,22 @@ def test_postscreen_with_all_its_tests_lets_us_pass_and_we_stay_with_it(lab: Lab
             assert engine.prober.counts.hits >= len(REGULARS) - 1
         return await all_ended(lab, "patient")
 
-    lines = asyncio.run(scene())
-    assert unwelcome(lines) == []
-    assert sum("PASS NEW" in line for line in lines) == 1
-    ended, with_quit = farewells(lines)
+    return asyncio.run(scene())
+
+
+ROUNDS = {"screened": _be_screened}
+
+
+@pytest.fixture(scope="module")
+def screened(played: Played) -> list[str]:
+    lines: list[str] = played["screened"].result()
+    return lines
+
+
+def test_postscreen_with_all_its_tests_lets_us_pass_and_we_stay_with_it(
+    screened: list[str],
+) -> None:
+    assert unwelcome(screened) == []
+    assert sum("PASS NEW" in line for line in screened) == 1
+    ended, with_quit = farewells(screened)
     assert ended == with_quit >= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from pathlib import Path
 
 import dns.message
 import dns.query
@@ -15,6 +16,7 @@ import pytest
 from gate.reason import Reason
 from tests.lab.lab import Lab
 from tests.lab.reference import Heard, ask, ask_all
+from tests.lab.rounds import Played
 from tests.lab.world import DOMAINS, OK, UNDER_WAY, Ask, Domain, Who
 
 Replies = dict[tuple[str, str], Heard]
@@ -33,8 +35,7 @@ STRANGER = {
 """What a server that gives a mailbox this verdict answers to a name that nobody has."""
 
 
-@pytest.fixture(scope="module")
-def replies(lab: Lab) -> dict[Who, Replies]:
+def _ask_everything(lab: Lab, folder: Path) -> dict[Who, Replies]:
     """Every question of the world, asked by the good client and by the stray one."""
 
     async def everything() -> dict[Who, Replies]:
@@ -46,6 +47,15 @@ def replies(lab: Lab) -> dict[Who, Replies]:
         return found
 
     return asyncio.run(everything())
+
+
+ROUNDS = {"replies": _ask_everything}
+
+
+@pytest.fixture(scope="module")
+def replies(played: Played) -> dict[Who, Replies]:
+    found: dict[Who, Replies] = played["replies"].result()
+    return found
 
 
 def _asked(domain: Domain, row: Ask, who: Who) -> bool:
