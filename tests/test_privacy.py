@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gate import metrics
-from gate.checker import Checker
+from gate.flight import Flights
 from tests.api.ground import Gate, gate, settings
 
 CANARY = "canary-7f3a"
@@ -68,7 +68,7 @@ def test_no_address_in_the_report_of_a_fault_of_our_own(
     async def fails(*_: object, **__: object) -> None:
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(Checker, "_investigate", fails)
+    monkeypatch.setattr(Flights, "_investigate", fails)
 
     async def main() -> dict[str, object]:
         async with gate() as running:
