@@ -2,16 +2,16 @@
 
     python -m benchmarks.classifier [FILE ...]
 
-prints, for what the rows were written against (dev), for what was only ever scored (holdout and
-holdout2) and for every FILE of the same form, how many replies are read right three ways (exists,
-not found, undetermined), how many are falsely read as "no such mailbox", and how many of the true
-ones are found. Beside it, in the same run: the reply code alone, and the enhanced code first.
+prints, for what the rows were written against (dev), for what was first only scored (holdout,
+holdout2 and holdout3) and for every FILE of the same form, how many replies are read right three
+ways (exists, not found, undetermined), how many are falsely read as "no such mailbox", and how many
+of the true ones are found. Beside it, in the same run: the reply code alone, and the enhanced code
+first.
 
-The promise is judged by what holdout2 gave while nobody had tuned to it: it is of later sources,
-and holds no wording that stands in one of the other two. Its four false not-founds were mended
-after that, so that what it gives today is no proof of anything.
+The promise is judged by what holdout3 gave while nobody who writes rows had seen it. One of its
+three false not-founds was mended after that, so that what it gives today is no proof of anything.
 
-Bugs: the labels are one person's reading of the texts. holdout2 is small: one reply of it is 0.8 %.
+Bugs: the labels are one person's reading of the texts. holdout3 is small: one reply of it is 0.5 %.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from gate.smtp.dialog import Stage
 from gate.smtp.explain import Reading, read, three_way
 
 REPLIES: Final = Path(__file__).parent.parent / "tests" / "replies"
-SETS: Final = ("dev", "holdout", "holdout2")
-FRESH: Final = "93.0 % right, 4 of 129 (3.1 %) false not-found, 90.9 % recall"
-"""What holdout2 gave before its false not-founds were read and mended; tests/replies/README.md."""
+SETS: Final = ("dev", "holdout", "holdout2", "holdout3")
+FRESH: Final = "98.0 % right, 3 of 203 (1.5 %) false not-found, 98.3 % recall"
+"""What holdout3 gave before anybody looked at how it was read; tests/replies/README.md."""
 ROUNDS: Final = 5
 RIGHT, FALSE, RECALL = 0.97, 0.003, 0.92
 Reader = Callable[[Reading], str]
@@ -124,19 +124,17 @@ def score(rows: Sequence[Labelled], reader: Reader) -> Score:
     )
 
 
-def microseconds(rows: Iterable[Labelled]) -> tuple[float, float, float]:
-    """Median, mean and 95th percentile of one reading."""
-    taken = []
-    for row in list(rows) * ROUNDS:
+def microseconds(rows: Iterable[Labelled]) -> tuple[float, float]:
+    """Medians of one reading: of words that are new, and of words that were read before."""
+    new: list[float] = []
+    again: list[float] = []
+    for row in list(rows) * ROUNDS:  # more than are remembered, so that each is new once more
         if row.reading.reply is not None:
-            began = time.perf_counter()
-            classify(row.reading.stage, row.reading.reply)
-            taken.append((time.perf_counter() - began) * 1e6)
-    return (
-        statistics.median(taken),
-        statistics.fmean(taken),
-        statistics.quantiles(taken, n=20)[-1],
-    )
+            for taken in (new, again):
+                began = time.perf_counter()
+                classify(row.reading.stage, row.reading.reply)
+                taken.append((time.perf_counter() - began) * 1e6)
+    return statistics.median(new), statistics.median(again)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -155,12 +153,16 @@ def main(arguments: Sequence[str]) -> None:
         for name, reader in readers:
             print(f"{path.stem:10s} {name:20s} {score(rows, reader)}")
         print(f"{'':10s} from {len({row.source for row in rows})} sources\n")
-    median, mean, slow = microseconds(every)
-    print(f"one reading: median {median:.0f} us, mean {mean:.0f} us, 95th percentile {slow:.0f} us")
+    new, again = microseconds(every)
+    print(f"one reading: {new:.1f} us of new words, {again:.1f} us of words read before (medians)")
     goal = f">= {RIGHT:.0%}, <= {FALSE:.1%}, >= {RECALL:.0%}"
     print(f"C2, of replies that nobody had tuned to: {FRESH} (promised {goal}): MISSED")
     if not arguments:
-        record("classifier", promises={"C2": (FRESH, goal, False)}, figures={"us": median})
+        record(
+            "classifier",
+            promises={"C2": (FRESH, goal, False)},
+            figures={"us_new": new, "us_again": again},
+        )
 
 
 if __name__ == "__main__":
