@@ -232,42 +232,54 @@ class Crowd:
         return time.monotonic() - started
 
 
-async def _outage(server: RedisServer, seconds: float) -> None:
-    """Silent for so long, then killed for so long; traffic all the time (R6)."""
+async def _outage(
+    server: RedisServer, seconds: float, begun: asyncio.Barrier, *, silent: bool
+) -> None:
+    """Silent or killed for so long; traffic all the time, from when all gates are up (R6)."""
     async with world(500) as outside:
         with gate(outside.outside, config(server)) as running:
+            await begun.wait()
             first = Caller(running.port, SECRET)
             assert (await first.ask(good(0)))["reason"] == "accepted_email"
             first.close()
             crowd = Crowd(running, good(0))
-            for silent in (True, False):
-                if silent:
-                    server.send(signal.SIGSTOP)
-                else:
-                    server.stop()
-                await crowd.for_seconds(seconds)
-                if silent:
-                    server.send(signal.SIGCONT)
-                else:
-                    server.start()
-                back = await crowd.healthy()
-                assert back <= RECOVERY_MOST
-                print(f"no Redis for {seconds:.0f} s: {crowd.answers.total()} checks, ", end="")
-                print(f"{len(crowd.errors)} errors, back after {back:.1f} s")
+            if silent:
+                server.send(signal.SIGSTOP)
+            else:
+                server.stop()
+            await crowd.for_seconds(seconds)
+            if silent:
+                server.send(signal.SIGCONT)
+            else:
+                server.start()
+            back = await crowd.healthy()
+            print(f"no Redis for {seconds:.0f} s: {crowd.answers.total()} checks, ", end="")
+            print(f"{len(crowd.errors)} errors, back after {back:.1f} s")
+            assert back <= RECOVERY_MOST
             assert crowd.errors == []
             assert crowd.over <= GRACE
             assert set(crowd.answers) == {"accepted_email"}
 
 
+async def _outages(one: RedisServer, other: RedisServer, seconds: float) -> None:
+    """Both at once, each at a gate and a server of its own."""
+    begun = asyncio.Barrier(2)
+    await asyncio.gather(
+        _outage(one, seconds, begun, silent=True), _outage(other, seconds, begun, silent=False)
+    )
+
+
 def test_L5__redis_down_or_silent_is_noticed_by_no_caller(server: RedisServer) -> None:
-    uvloop.run(_outage(server, STORE_RETRY + STORE_OPEN))
+    with redis_server(*DURABLE) as other:
+        uvloop.run(_outages(server, other, STORE_RETRY + STORE_OPEN))
 
 
 @pytest.mark.prove
 @pytest.mark.timeout(300)
 def test_L5__redis_down_for_half_a_minute(server: RedisServer) -> None:
     """R6."""
-    uvloop.run(_outage(server, 30.0))
+    with redis_server(*DURABLE) as other:
+        uvloop.run(_outages(server, other, 30.0))
 
 
 # -- J2: what is in it -----------------------------------------------------------------------------
