@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,33 +43,49 @@ def bound() -> Iterator[Bound]:
         yield running
 
 
-@pytest.mark.may_leak  # the connections of the gate, which is in this process
-@pytest.mark.timeout(100 if CALLS == "50" else 3600)
-@pytest.mark.parametrize(
-    ("key", "options"),
-    [
-        (SECRET, []),
-        # With the site key three fields and every other call are refused, so nothing follows one.
-        (SITEKEY, ["--exclude-checks=positive_data_acceptance", "--phases=coverage,fuzzing"]),
-    ],
-    ids=["server", "page"],
-)
-def test_strangers_find_nothing(key: str, options: list[str], bound: Bound, tmp_path: Path) -> None:
+STRANGERS: dict[str, tuple[str, list[str]]] = {
+    "server": (SECRET, []),
+    # With the site key three fields and every other call are refused, so nothing follows one.
+    "page": (SITEKEY, ["--exclude-checks=positive_data_acceptance", "--phases=coverage,fuzzing"]),
+}
+
+
+def told(key: str, options: list[str], port: int, folder: Path) -> tuple[int, str]:
+    """The status that a stranger ends with, and what he said."""
     command = [
         str(Path(sys.executable).with_name("schemathesis")),
         f"--config-file={CONFIG}",
         "run",
-        f"http://127.0.0.1:{bound.port}/openapi.json",
+        f"http://127.0.0.1:{port}/openapi.json",
         f"--header=Authorization: Bearer {key}",
         f"--max-examples={CALLS}",
         "--generation-database=none",
         "--no-color",
         *options,
     ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    sys.stdout.write(done.stdout)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"([0-9]+) generated, \1 passed", done.stdout)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def strangers(bound: Bound, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """What came of each; they are there at the same time."""
+    with ThreadPoolExecutor(len(STRANGERS)) as threads:
+        running = {
+            who: threads.submit(told, key, options, bound.port, tmp_path_factory.mktemp(who))
+            for who, (key, options) in STRANGERS.items()
+        }
+    return {who: one.result() for who, one in running.items()}
+
+
+@pytest.mark.may_leak  # the connections of the gate, which is in this process
+@pytest.mark.timeout(100 if CALLS == "50" else 3600)
+@pytest.mark.parametrize("who", STRANGERS)
+def test_strangers_find_nothing(who: str, strangers: dict[str, tuple[int, str]]) -> None:
+    status, said = strangers[who]
+    sys.stdout.write(said)
+    assert status == 0, said
+    assert re.search(r"([0-9]+) generated, \1 passed", said)
 
 
 def test_the_webhook_is_described_as_it_is_sent() -> None:
