@@ -401,7 +401,7 @@ def test_prometheus_answers_every_query_of_the_dashboard(tools: Path, tmp_path: 
     with running() as (_, admin):
         job = {"job_name": "signup-gate", "static_configs": [{"targets": [admin]}]}
         tree = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "global": {"scrape_interval": "250ms", "evaluation_interval": "250ms"},
             "rule_files": [str(RULES_FILE)],
             "scrape_configs": [job],
         }
