@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.may_leak,  # Parse Server keeps its connection to the gate between the tests
 ]
 
+PACKAGES_OF = "parse"
 KEY = "hunter's key"
 HEADERS = {"X-Parse-Application-Id": "app"}
 
@@ -61,7 +62,7 @@ def postgres(folder: Path) -> Iterator[str]:
 @contextmanager
 def parse_server(database: str) -> Iterator[str]:
     """A running Parse Server's URL."""
-    home, node = installed("parse")
+    home, node = installed(PACKAGES_OF)
     port = free_port()
     environment = {
         "PATH": os.environ["PATH"],

@@ -33,6 +33,7 @@ from tests.hooks.packages import installed
 
 pytestmark = pytest.mark.timeout(180)  # the first run installs
 
+PACKAGES_OF = "sdk"
 WORKOS, SUPABASE, GENERIC = (BY_PLATFORM[name] for name in ("workos", "supabase", "generic"))
 WORKOS_SECRET = WORKOS.hook["secrets"][0]
 
@@ -54,7 +55,7 @@ class Node:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    home, runtime = installed("sdk")
+    home, runtime = installed(PACKAGES_OF)
     with subprocess.Popen(
         [runtime, "sdk.mjs"],
         cwd=home,
