@@ -14,6 +14,7 @@ import time
 import tomllib
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,8 @@ def test_ctrl_c_ends_it_quietly_while_it_waits_for_input() -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # Who runs the tests in the background has it ignored, and so would the program.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as running:
         assert running.stdin and running.stdout and running.stderr
         running.stdin.write(b"jane@no-mx.test\n")
