@@ -21,6 +21,8 @@ from benchmarks import latency, plots, probe, throughput, warm
 from benchmarks.ground import Place, Plan, gate_before, percentiles
 from benchmarks.growth import apart
 
+pytestmark = pytest.mark.timeout(60)  # what several share is made ready in the first one's time
+
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
