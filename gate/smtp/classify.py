@@ -238,7 +238,7 @@ def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
         return _outcome(Reason.DEFERRED, reply, found.id)
     if found is not None and reply.code in _ABOUT_LOGIN and found.reason in _MAILBOX:
         return _outcome(Reason.PROBE_BLOCKED, reply, found.id)
-    if found is not None and _contradicted(found.reason, wording):
+    if found is not None and _contradicted(found, wording):
         return _outcome(Reason.UNCONFIRMED, reply, found.id)
     if found is not None:
         return _tempered(found.reason, found.scope, reply, found.id, found.rest)
@@ -251,9 +251,12 @@ def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
     return _by_code(reply, wording)
 
 
-def _contradicted(reason: Reason, wording: Wording) -> bool:
-    """Whether the enhanced code speaks of another thing than words that say "nobody here"."""
-    absent = reason in (Reason.REJECTED_EMAIL, Reason.MAILBOX_DISABLED)
+def _contradicted(rule: Rule, wording: Wording) -> bool:
+    """Whether the enhanced code speaks of another thing than words that say "nobody here".
+
+    A row that names its enhanced codes was written knowing them.
+    """
+    absent = rule.reason in (Reason.REJECTED_EMAIL, Reason.MAILBOX_DISABLED) and not rule.enhanced
     return absent and _NOT_THE_MAILBOX.fullmatch(wording.enhanced) is not None
 
 
