@@ -234,14 +234,8 @@ def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
     if reply.code in (503, 555):  # our command, not our recipient
         return _outcome(Reason.PROTOCOL_ERROR, reply, "out-of-step")
     found = _row(reply, wording, provider)
-    if found is not None and _no_greylisting(found, Stage.RCPT, reply):
-        return _outcome(Reason.DEFERRED, reply, found.id)
-    if found is not None and reply.code in _ABOUT_LOGIN and found.reason in _MAILBOX:
-        return _outcome(Reason.PROBE_BLOCKED, reply, found.id)
-    if found is not None and _contradicted(found, wording):
-        return _outcome(Reason.UNCONFIRMED, reply, found.id)
     if found is not None:
-        return _tempered(found.reason, found.scope, reply, found.id, found.rest)
+        return _by_row(found, reply, wording)
     enhanced = wording.enhanced or wording.trailing
     if enhanced in _ENHANCED:
         reason, scope = _ENHANCED[enhanced]
@@ -249,6 +243,17 @@ def _refused(reply: Reply, wording: Wording, provider: str | None) -> Outcome:
     if _OUR_NAMES.fullmatch(enhanced):
         return _outcome(Reason.PROBE_BLOCKED, reply, f"enhanced-{enhanced}")
     return _by_code(reply, wording)
+
+
+def _by_row(rule: Rule, reply: Reply, wording: Wording) -> Outcome:
+    """What a row says, unless the code or the enhanced code takes it back."""
+    if _no_greylisting(rule, Stage.RCPT, reply):
+        return _outcome(Reason.DEFERRED, reply, rule.id)
+    if reply.code in _ABOUT_LOGIN and rule.reason in _MAILBOX:
+        return _outcome(Reason.PROBE_BLOCKED, reply, rule.id)
+    if _contradicted(rule, wording):
+        return _outcome(Reason.UNCONFIRMED, reply, rule.id)
+    return _tempered(rule.reason, rule.scope, reply, rule.id, rule.rest)
 
 
 def _contradicted(rule: Rule, wording: Wording) -> bool:

@@ -32,7 +32,8 @@ source = "https://example.com"
 def test_every_row_decides_its_own_example(rule: Rule) -> None:
     (reading,) = read([rule.example])
     assert reading.reply is not None
-    assert classify(Stage.RCPT, reading.reply).rule == rule.id
+    outcome = classify(Stage.RCPT, reading.reply)
+    assert (outcome.rule, outcome.reason) == (rule.id, rule.reason)
 
 
 def test_rows_are_told_apart_and_say_where_they_are_from() -> None:
