@@ -2,7 +2,7 @@
 
 Each takes seconds of waiting (servers greet late, greylists have their time), and each is of
 clients of its own, whom the servers tell apart by their addresses. A test module names its rounds
-in `ROUNDS`; a fixture of the same name gives a test what came of one.
+in `ROUNDS`; a fixture of the same name, made by `came_of`, gives a test what came of one.
 """
 
 from __future__ import annotations
@@ -41,3 +41,13 @@ def play(rounds: Mapping[str, Round], lab: Lab, folder: Path) -> Played:
             (folder / name).mkdir()
             played[name] = threads.submit(one, lab, folder / name)
     return played
+
+
+def came_of(name: str) -> Any:
+    """The fixture with what came of a round; raises what the round raised."""
+
+    @pytest.fixture(scope="module", name=name)
+    def result(played: Played) -> Any:
+        return played[name].result()
+
+    return result

@@ -7,14 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from benchmarks import accuracy
 from benchmarks.peers import world
 from benchmarks.peers.__main__ import ACCEPTS_ALL, DEAD_FIRST, FIRST
 from benchmarks.peers.verifier import RIVALS, asked
 from tests.lab.lab import Lab
-from tests.lab.rounds import Played
+from tests.lab.rounds import came_of
 
 
 def short(name: str, *arguments: str) -> str:
@@ -43,15 +41,8 @@ def _another(lab: Lab, folder: Path) -> dict[str, Any]:
 ROUNDS = {"printed": _the_gate, "answers": _another}
 
 
-@pytest.fixture(scope="module")
-def printed(played: Played) -> str:
-    return str(played["printed"].result())
-
-
-@pytest.fixture(scope="module")
-def answers(played: Played) -> dict[str, Any]:
-    found: dict[str, Any] = played["answers"].result()
-    return found
+printed = came_of("printed")
+answers = came_of("answers")
 
 
 def test_no_person_of_the_lab_is_turned_away(printed: str) -> None:

@@ -27,7 +27,7 @@ from gate.smtp.throttle import Throttle
 from gate.trace import Trace
 from tests.lab.lab import Lab
 from tests.lab.reference import Heard, ask
-from tests.lab.rounds import Played
+from tests.lab.rounds import came_of
 from tests.lab.world import CLIENTS, DOMAINS, Ask, Domain, Who
 
 AT_ONCE = 8
@@ -110,10 +110,7 @@ def _hear_both(lab: Lab, folder: Path) -> dict[str, tuple[Heard, Heard]]:
 ROUNDS = {"heard": _hear_both}
 
 
-@pytest.fixture(scope="module")
-def heard(played: Played) -> dict[str, tuple[Heard, Heard]]:
-    found: dict[str, tuple[Heard, Heard]] = played["heard"].result()
-    return found
+heard = came_of("heard")
 
 
 @pytest.mark.parametrize("name", [_name(*row) for row in ROWS])

@@ -22,7 +22,7 @@ from gate.engine import Engine, open_engine
 from gate.reason import VERDICT_OF, Reason
 from gate.settings.read import parse
 from tests.lab.lab import Lab
-from tests.lab.rounds import Played
+from tests.lab.rounds import came_of
 from tests.lab.world import AGAIN, DOMAINS, Ask, Domain, Who
 
 Verdicts = dict[str, tuple[str, str]]
@@ -137,16 +137,8 @@ def _ask_by_engine(lab: Lab, folder: Path) -> Mapping[str, Verdicts]:
 ROUNDS = {"by_command": _ask_by_command, "by_engine": _ask_by_engine}
 
 
-@pytest.fixture(scope="module")
-def by_command(played: Played) -> Mapping[str, Verdicts]:
-    found: Mapping[str, Verdicts] = played["by_command"].result()
-    return found
-
-
-@pytest.fixture(scope="module")
-def by_engine(played: Played) -> Mapping[str, Verdicts]:
-    found: Mapping[str, Verdicts] = played["by_engine"].result()
-    return found
+by_command = came_of("by_command")
+by_engine = came_of("by_engine")
 
 
 def _said(reason: Reason) -> tuple[str, str]:

@@ -12,15 +12,13 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
-
 from gate.budget import CLI_CHECK, FLIGHT, Deadline
 from gate.engine import Engine, open_engine
 from gate.reason import Reason
 from gate.settings import Settings
 from gate.settings.read import parse
 from tests.lab.lab import Lab
-from tests.lab.rounds import Played
+from tests.lab.rounds import came_of
 from tests.lab.world import REGULARS, TENANTS
 
 UNWELCOME = (
@@ -112,10 +110,7 @@ def _be_screened(lab: Lab, folder: Path) -> list[str]:
 ROUNDS = {"screened": _be_screened}
 
 
-@pytest.fixture(scope="module")
-def screened(played: Played) -> list[str]:
-    lines: list[str] = played["screened"].result()
-    return lines
+screened = came_of("screened")
 
 
 def test_postscreen_with_all_its_tests_lets_us_pass_and_we_stay_with_it(

@@ -16,7 +16,7 @@ import pytest
 from gate.reason import Reason
 from tests.lab.lab import Lab
 from tests.lab.reference import Heard, ask, ask_all
-from tests.lab.rounds import Played
+from tests.lab.rounds import came_of
 from tests.lab.world import DOMAINS, OK, UNDER_WAY, Ask, Domain, Who
 
 Replies = dict[tuple[str, str], Heard]
@@ -52,10 +52,7 @@ def _ask_everything(lab: Lab, folder: Path) -> dict[Who, Replies]:
 ROUNDS = {"replies": _ask_everything}
 
 
-@pytest.fixture(scope="module")
-def replies(played: Played) -> dict[Who, Replies]:
-    found: dict[Who, Replies] = played["replies"].result()
-    return found
+replies = came_of("replies")
 
 
 def _asked(domain: Domain, row: Ask, who: Who) -> bool:
